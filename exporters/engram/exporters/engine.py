@@ -1,0 +1,567 @@
+"""The engine: an OTLP request becomes durable, typed, queryable memory.
+
+```
+admit (any thread)      check, write-ahead log, fdatasync, acknowledge
+pipeline (one thread)   read the log in order, inflate, decode, drop re-sends, apply rules
+committer (one thread)  one transaction: rows, memories, log position; maintenance in between
+```
+
+Receivers call `admit`; nothing else of the program writes to a home. The lake is opened in the committer's
+thread after the log accepts requests, so the first acknowledgement does not wait for DuckDB.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from engram.exporters.careful import CarefulReplay
+from engram.exporters.errors import HomeBusy, Overloaded, StoreError, TooLarge
+from engram.exporters.home import Home
+from engram.exporters.inflate import inflate
+from engram.exporters.otlp.check import check
+from engram.exporters.signals import Admission, Encoding, Signal
+from engram.exporters.wal import Entry, Wal
+
+if TYPE_CHECKING:
+    from engram.exporters.lake.writer import Batch, LakeWriter
+    from engram.exporters.otlp.decode import Decoder
+    from engram.exporters.recent import RecentHashes
+    from engram.exporters.rules import Rules
+
+_log = logging.getLogger("engram.engine")
+
+_BATCH_BYTES: Final = 48 << 20
+_SLICE_PAUSE_S: Final = 0.02
+_DECODE_TRIES: Final = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """What an operator can turn."""
+
+    commit_rows: int = 16384
+    """Commit when this many records are decoded."""
+
+    commit_interval_s: float = 1.0
+    """Commit when the oldest decoded record has waited this long."""
+
+    max_request_bytes: int = 64 << 20
+    """Largest request, inflated."""
+
+    max_wal_bytes: int = 4 << 30
+    """Refuse (retryable) when the lake is this far behind."""
+
+    limit_memory_bytes: int = 600 << 20
+    """Refuse (retryable) while the process holds more resident memory than this."""
+
+    retention_s: float = 0.0
+    """Forget records older than this; 0 keeps them for ever."""
+
+    compact_interval_s: float = 30.0
+    """A round of maintenance this often."""
+
+    query_grace_s: float = 600.0
+    """Files that no snapshot needs are kept this long for queries that still read them."""
+
+    redaction: Mapping[str, Any] | None = field(default_factory=dict)
+    """Settings of the redaction processor; None keeps telemetry as it was sent."""
+
+    rules: Sequence[Mapping[str, Any]] = ()
+    """The operator's rules, before the shipped ones."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened since the start; read by status."""
+
+    requests: int = 0
+    rejected: int = 0
+    refused: int = 0
+    duplicates: int = 0
+    records: int = 0
+    memories: int = 0
+    commits: int = 0
+    quarantined: int = 0
+    rule_failures: int = 0
+    commit_failures: int = 0
+    started_ns: int = field(default_factory=time.time_ns)
+
+
+class Engine:
+    """The only writer of a home. `start`, `admit` from any thread, `shutdown`."""
+
+    def __init__(self, home: Home, settings: EngineSettings | None = None) -> None:
+        self.home = home
+        self.settings = settings or EngineSettings()
+        self.counters = Counters()
+        self._wal = Wal(home.wal, max_bytes=self.settings.max_wal_bytes)
+        self._batches: queue.Queue[Batch | None] = queue.Queue(maxsize=1)
+        self._requests: queue.SimpleQueue[tuple[Callable[[LakeWriter], Any], Future[Any]]] = (
+            queue.SimpleQueue()
+        )
+        self._stop = threading.Event()
+        self._flush_now = threading.Event()
+        self._ready = threading.Event()
+        self._committed = 0
+        self._progress = threading.Condition()
+        self._lock_file: int | None = None
+        self._threads: list[threading.Thread] = []
+        self._failure: BaseException | None = None
+        self._resident = 0
+        self._careful = CarefulReplay(home.wal)
+        self._hashes: dict[str, RecentHashes] = {}
+
+    # ------------------------------------------------------------------ life
+
+    def start(self) -> None:
+        """Lock the home, open the log, and start the pipeline. Quick: the lake opens behind it.
+
+        Raises:
+            HomeBusy: another process writes to this home.
+            StoreError: the home or its log cannot be used.
+        """
+        self.home.create()
+        os.umask(0o022)  # the home's own mode is the gate; what is inside a shared one is readable
+        self._lock()
+        self._wal.open(self._careful.last_committed())
+        for name, run in (("committer", self._commit_loop), ("pipeline", self._pipeline_loop)):
+            thread = threading.Thread(target=self._guard, args=(run,), name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def shutdown(self, timeout_s: float = 4.0) -> None:
+        """Refuse new requests, commit what fits in the time, stop. What does not fit is in the log.
+
+        Safe twice, and safe without `start`.
+        """
+        deadline = time.monotonic() + timeout_s
+        if not self._threads:
+            self._unlock()
+            return
+        self._wal.close()
+        if self._failure is None and self._ready.is_set():
+            with contextlib.suppress(TimeoutError):
+                self.wait_committed(self._wal.end, max(0.0, deadline - time.monotonic() - 0.5))
+        self._stop.set()
+        for thread in reversed(self._threads):
+            thread.join(max(0.1, deadline - time.monotonic()))
+        alive = any(thread.is_alive() for thread in self._threads)
+        self._threads.clear()
+        if not alive:
+            self._unlock()
+
+    def _guard(self, run: Callable[[], None]) -> None:
+        try:
+            run()
+        except BaseException as error:  # noqa: BLE001 - a dead thread must be seen by every caller
+            _log.critical("the engine stopped: %s", error, exc_info=True)
+            self._failure = error
+            self._stop.set()
+            with self._progress:
+                self._progress.notify_all()
+
+    def _lock(self) -> None:
+        descriptor = os.open(self.home.lock, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 64).decode(errors="replace").strip()
+            os.close(descriptor)
+            raise HomeBusy(
+                f"{self.home.root} is written by another process (pid {holder or 'unknown'}); "
+                "stop it, or use another home with --home"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        self._lock_file = descriptor
+
+    def _unlock(self) -> None:
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What stopped the engine, if anything did; its process should end and be restarted."""
+        return self._failure
+
+    # ------------------------------------------------------------------ in
+
+    def admit(self, signal: Signal, body: bytes, encoding: Encoding) -> Future[Admission]:
+        """Check a request and put it on disk; see `engram.exporters.signals.Intake`."""
+        if self._failure is not None:
+            raise Overloaded(f"the engine stopped: {self._failure}", 5.0)
+        limit = self.settings.max_request_bytes
+        if encoding is Encoding.IDENTITY:
+            if len(body) > limit:
+                raise TooLarge(limit)
+            raw = body
+        else:
+            raw = inflate(body, encoding, limit)
+        answer: Future[Admission] = Future()
+        if not raw:
+            answer.set_result(Admission(self._wal.end))
+            return answer
+        rejected, message = check(signal, raw)
+        if self._resident > self.settings.limit_memory_bytes:
+            self.counters.refused += 1
+            raise Overloaded("the collector is at its memory limit", 1.0)
+        try:
+            written = self._wal.append(signal, encoding, body)
+        except Overloaded:
+            self.counters.refused += 1
+            raise
+        self.counters.requests += 1
+        self.counters.rejected += rejected
+
+        def done(future: Future[int]) -> None:
+            error = future.exception()
+            if error is not None:
+                answer.set_exception(error)
+            else:
+                answer.set_result(Admission(future.result(), rejected, message))
+
+        written.add_done_callback(done)
+        return answer
+
+    # ------------------------------------------------------------------ what callers may ask
+
+    @property
+    def committed(self) -> int:
+        """Everything before this log position can be queried."""
+        return self._committed
+
+    @property
+    def end(self) -> int:
+        """Everything before this log position is durable."""
+        return self._wal.end
+
+    def wait_committed(self, position: int, timeout_s: float) -> None:
+        """Wait until everything before `position` can be queried; commits at once to get there.
+
+        Raises:
+            TimeoutError: it took longer.
+            StoreError: the engine stopped.
+        """
+        deadline = time.monotonic() + timeout_s
+        with self._progress:
+            while self._committed < position:
+                if self._failure is not None:
+                    raise StoreError(f"the engine stopped: {self._failure}")
+                self._flush_now.set()
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError(
+                        f"committed through {self._committed}, not yet through {position}"
+                    )
+                self._progress.wait(min(left, 0.25))
+
+    def compact(self, timeout_s: float = 600.0, *, grace_s: float | None = None) -> None:
+        """Run a whole round of maintenance; commits go on between its slices.
+
+        `grace_s` is how long files that were merged away are kept for queries that still read them.
+        """
+        deadline = time.monotonic() + timeout_s
+        round_: Iterator[str] = self._in_committer(
+            lambda lake: lake.maintenance(grace_s=grace_s), deadline
+        )
+        while self._in_committer(lambda _: next(round_, None), deadline):
+            pass
+        self._in_committer(lambda _: self._empty_log(), deadline)
+
+    def _empty_log(self) -> None:
+        """Give back the space of a log whose every request is committed."""
+        if self._committed == self._wal.end:
+            self._wal.roll()
+            self._wal.release(self._committed)
+
+    def sweep(self, timeout_s: float = 600.0) -> int:
+        """Remove records and fold memories that got in twice; returns rows removed."""
+        removed: int = self._in_committer(
+            lambda lake: lake.sweep(), time.monotonic() + timeout_s
+        )
+        return removed
+
+    def expire(self, before_ns: int, timeout_s: float = 600.0) -> None:
+        """Delete what was recorded before a time."""
+        self._in_committer(lambda lake: lake.expire(before_ns), time.monotonic() + timeout_s)
+
+    def _in_committer(self, call: Callable[[LakeWriter], Any], deadline: float) -> Any:
+        future: Future[Any] = Future()
+        self._requests.put((call, future))
+        return future.result(max(0.0, deadline - time.monotonic()))
+
+    def status(self) -> dict[str, Any]:
+        """Numbers for people and for `engram status`."""
+        counters = self.counters
+        return {
+            "home": str(self.home.root),
+            "pid": os.getpid(),
+            "ready": self._ready.is_set(),
+            "durable": self._wal.end,
+            "committed": self._committed,
+            "backlog_bytes": max(0, self._wal.end - self._committed),
+            "resident_bytes": self._resident,
+            "uptime_s": round((time.time_ns() - counters.started_ns) / 1e9, 1),
+            "failure": str(self._failure) if self._failure else None,
+            "damaged": list(self._wal.damaged),
+            **{
+                name: getattr(counters, name)
+                for name in Counters.__slots__
+                if name != "started_ns"
+            },
+        }
+
+    # ------------------------------------------------------------------ pipeline
+
+    def _pipeline_loop(self) -> None:
+        from engram.exporters.otlp.decode import Decoder
+        from engram.exporters.redact import RedactionConfig, Redactor
+        from engram.exporters.rules import Rules
+
+        settings = self.settings
+        rules = Rules.load([dict(rule) for rule in settings.rules])
+        if settings.redaction is None:
+            from engram.exporters.otlp.values import NoRedaction
+
+            decoder = Decoder(NoRedaction(), rules.wanted, rules.resource_wanted)
+        else:
+            redactor = Redactor(RedactionConfig(**settings.redaction))
+            decoder = Decoder(redactor, rules.wanted, rules.resource_wanted)
+        while not self._ready.wait(0.1):
+            if self._stop.is_set():
+                return
+        position = self._committed
+        self._careful.begin(position)
+        while not self._stop.is_set():
+            position = self._next_batch(position, decoder, rules)
+        self._batches.put(None)
+
+    def _next_batch(self, position: int, decoder: Decoder, rules: Rules) -> int:
+        """Decode from `position` until a batch is due, hand it on, and return where it ended."""
+        self._resident = _resident_bytes()
+        if not self._wal.wait(position, 0.25):
+            self._flush_now.clear()
+            return position
+        deadline = time.monotonic() + self.settings.commit_interval_s
+        inflated = 0
+        while True:
+            for entry in self._wal.read(position):
+                inflated += self._decode(entry, decoder)
+                position = entry.end
+                if len(decoder) >= self.settings.commit_rows or inflated >= _BATCH_BYTES:
+                    break
+                if time.monotonic() >= deadline or self._stop.is_set():
+                    break
+            left = deadline - time.monotonic()
+            full = len(decoder) >= self.settings.commit_rows or inflated >= _BATCH_BYTES
+            if full or left <= 0 or self._stop.is_set():
+                break
+            if self._flush_now.is_set() and position >= self._wal.end:
+                break
+            self._wal.wait(position, min(left, 0.05))
+        self._hand_over(position, decoder, rules)
+        return position
+
+    def _decode(self, entry: Entry, decoder: Decoder) -> int:
+        """Decode one request into the batch, or quarantine it; returns its inflated bytes."""
+        if self._careful.poisoned(entry.position):
+            self._quarantine(entry, "the process died several times while decoding it")
+            return 0
+        self._careful.before(entry.position)
+        for last in range(_DECODE_TRIES):
+            try:
+                raw = inflate(entry.body, entry.encoding, self.settings.max_request_bytes)
+                decoder.add(entry.signal, raw)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the road goes on
+                if last + 1 == _DECODE_TRIES:
+                    self._quarantine(entry, f"{type(error).__name__}: {error}")
+            else:
+                return len(raw)
+        return 0
+
+    def _quarantine(self, entry: Entry, why: str) -> None:
+        name = f"{entry.position:020d}.{entry.signal}.{entry.encoding}"
+        path = self.home.quarantine / name
+        path.write_bytes(entry.body)
+        path.with_suffix(path.suffix + ".json").write_text(
+            json.dumps({"why": why, "received_ns": entry.received_ns, "position": entry.position})
+        )
+        self.counters.quarantined += 1
+        _log.error("a %s request could not be decoded and is kept in %s: %s", entry.signal, path, why)
+
+    def _hand_over(self, position: int, decoder: Decoder, rules: Rules) -> None:
+        from engram.exporters.lake.writer import Batch
+
+        total = len(decoder)
+        keep = []
+        for table, hashes in zip(("spans", "logs", "metrics"), decoder.hashes(), strict=True):
+            recent = self._hashes[table]
+            new = recent.new(hashes)
+            recent.add(hashes[new])
+            keep.append(None if new.all() else new)
+        records = decoder.finish((keep[0], keep[1], keep[2]))
+        memories = self._memories(records, rules)
+        batch = Batch(
+            position,
+            records.spans,
+            records.logs,
+            records.metrics,
+            memories,
+            total - len(records),
+        )
+        while not self._stop.is_set():
+            with contextlib.suppress(queue.Full):
+                self._batches.put(batch, timeout=0.25)
+                return
+
+    def _memories(self, records: Any, rules: Rules) -> Any:
+        import polars as pl
+
+        from engram.exporters.memories import MEMORY_SCHEMA
+        from engram.exporters.merge import merge_frame
+
+        made = []
+        for kind, frame in (
+            ("span", records.span_frame),
+            ("span_event", records.event_frame),
+            ("log", records.log_frame),
+        ):
+            if not frame.height:
+                continue
+            try:
+                made.append(rules.apply(frame, kind))
+            except Exception:
+                self.counters.rule_failures += 1
+                _log.exception(
+                    "the rules failed on a batch of %d %s records; they are stored without memories",
+                    frame.height,
+                    kind,
+                )
+        if not made:
+            return pl.DataFrame(schema=MEMORY_SCHEMA)
+        return merge_frame(pl.concat(made))
+
+    # ------------------------------------------------------------------ committer
+
+    def _commit_loop(self) -> None:
+        from engram.exporters.lake.writer import LakeWriter
+        from engram.exporters.recent import RecentHashes
+
+        lake = LakeWriter(self.home, self._collector_id(), query_grace_s=self.settings.query_grace_s)
+        lake.open()
+        try:
+            for table, capacity in (("spans", 1 << 22), ("logs", 1 << 21), ("metrics", 1 << 20)):
+                recent = RecentHashes(capacity)
+                hashes = lake.recent_hashes(table, capacity // 2)
+                recent.add(hashes[recent.new(hashes)])
+                self._hashes[table] = recent
+            self._committed = lake.position
+            self._ready.set()
+            self._maintain_and_commit(lake)
+        finally:
+            lake.close()
+
+    def _maintain_and_commit(self, lake: LakeWriter) -> None:
+        next_round = time.monotonic() + self.settings.compact_interval_s
+        slices: Iterator[str] | None = None
+        while True:
+            batch: Batch | None = None
+            stopping = self._stop.is_set()
+            try:
+                wait = _SLICE_PAUSE_S if slices or not self._requests.empty() else 0.1
+                batch = self._batches.get(timeout=wait)
+                if batch is None:
+                    return
+            except queue.Empty:
+                if stopping:
+                    return
+            if batch is not None:
+                self._commit(lake, batch)
+                continue
+            self._serve_request(lake)
+            if slices is None and time.monotonic() >= next_round:
+                slices = self._round(lake)
+            if slices is not None and not self._run_slice(slices):
+                slices, next_round = None, time.monotonic() + self.settings.compact_interval_s
+
+    def _commit(self, lake: LakeWriter, batch: Batch) -> None:
+        """Commit, with patience: a batch is never given up while the process lives."""
+        delay = 0.1
+        while True:
+            try:
+                done = lake.commit(batch)
+                break
+            except Exception as error:  # noqa: BLE001 - disk full, catalogue locked: it may pass
+                self.counters.commit_failures += 1
+                _log.error("a commit failed and is tried again in %.1f s: %s", delay, error)
+                if self._stop.wait(delay):
+                    return
+                delay = min(delay * 2, 10.0)
+        lake.sync_catalog()
+        self._careful.committed(done.position)
+        self._wal.release(done.position)
+        self.counters.commits += 1
+        self.counters.records += len(batch.spans) + len(batch.logs) + len(batch.metrics)
+        self.counters.memories += done.memories - done.merged
+        self.counters.duplicates += batch.duplicates
+        with self._progress:
+            self._committed = done.position
+            self._progress.notify_all()
+
+    def _serve_request(self, lake: LakeWriter) -> None:
+        try:
+            call, future = self._requests.get_nowait()
+        except queue.Empty:
+            return
+        try:
+            future.set_result(call(lake))
+        except Exception as error:  # noqa: BLE001 - it belongs to whoever asked
+            future.set_exception(error)
+
+    def _round(self, lake: LakeWriter) -> Iterator[str]:
+        if self.settings.retention_s:
+            lake.expire(time.time_ns() - int(self.settings.retention_s * 1e9))
+            yield "expire"
+        yield from lake.maintenance()
+        self._empty_log()
+
+    def _run_slice(self, round_: Iterator[str]) -> bool:
+        started = time.monotonic()
+        try:
+            name = next(round_, None)
+        except Exception as error:  # noqa: BLE001 - maintenance can wait for the next round
+            _log.warning("maintenance failed and is tried again later: %s", error)
+            return False
+        took = time.monotonic() - started
+        if took > 1.0:
+            _log.info("maintenance: %s took %.1f s", name, took)
+        return name is not None
+
+    def _collector_id(self) -> str:
+        path = self.home.wal / "collector.id"
+        if path.exists():
+            return path.read_text().strip()
+        name = secrets.token_hex(4)
+        path.write_text(name + "\n")
+        return name
+
+
+def _resident_bytes() -> int:
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0  # macOS: no cheap reading; the log's size limit still bounds the backlog

@@ -1,0 +1,518 @@
+"""The one writer of a lake: commits, and maintenance in slices between them.
+
+Every commit writes its Parquet files itself and syncs them, and their directories, *before* the catalogue
+transaction that names them: DuckLake does not sync Parquet, so the other order could leave, after a power cut, a
+catalogue that names files without bytes. Compaction and deletes, whose files DuckLake writes, are held open
+in a transaction until those files are synced too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engram.exporters import files
+from engram.exporters.errors import StoreError
+from engram.exporters.home import Home
+from engram.exporters.lake.attach import attach_sql, connect
+from engram.exporters.lake.schema import prepare
+from engram.exporters.memories import MEMORY_SCHEMA
+from engram.exporters.merge import merge
+from engram.exporters.recent import RecentHashes
+from engram.exporters.records import TABLES
+
+_POLARS_TO_ARROW: Final[dict[pl.DataType, pa.DataType]] = {
+    pl.String(): pa.string(),
+    pl.Int64(): pa.int64(),
+    pl.Float32(): pa.float32(),
+    pl.List(pl.String()): pa.list_(pa.string()),
+    pl.List(pl.UInt64()): pa.list_(pa.uint64()),
+}
+MEMORIES: Final = pa.schema(
+    {name: _POLARS_TO_ARROW[type_] for name, type_ in MEMORY_SCHEMA.items()}
+    | {"collector": pa.string(), "sequence": pa.int64(), "recorded_at": pa.int64()}
+)
+COMMITS: Final = pa.schema(
+    {
+        "collector": pa.string(), "sequence": pa.int64(), "position": pa.int64(),
+        "recorded_at": pa.int64(), "spans": pa.int64(), "logs": pa.int64(),
+        "metrics": pa.int64(), "memories": pa.int64(), "merged": pa.int64(),
+        "duplicates": pa.int64(),
+    }
+)  # fmt: skip
+SCHEMAS: Final = {**TABLES, "memories": MEMORIES, "commits": COMMITS}
+
+_STATISTICS: Final = frozenset(
+    {
+        "sequence", "recorded_at", "start_time_unix_nano", "end_time_unix_nano", "time_unix_nano",
+        "observed_time_unix_nano", "kind", "status_code", "severity_number",
+        "http_response_status_code", "position", "service_name", "type", "collector",
+    }
+)  # fmt: skip
+"""Columns whose minimum and maximum help to skip files. Those of text would only fill the catalogue."""
+
+_RECENT_FRAMES_BYTES: Final = 24 << 20
+_RECENT_IDS: Final = 1 << 20
+_SLICE_ROWS: Final = 150_000
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one commit stores."""
+
+    position: int
+    """Log position behind the last request of the batch."""
+
+    spans: pa.Table
+    logs: pa.Table
+    metrics: pa.Table
+    memories: pl.DataFrame
+    duplicates: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a commit did."""
+
+    sequence: int
+    position: int
+    memories: int
+    merged: int
+
+
+class LakeWriter:
+    """Owns the read-write attach. Every method runs in one thread, the committer's."""
+
+    def __init__(self, home: Home, collector: str, *, query_grace_s: float = 600.0) -> None:
+        self._home = home
+        self._collector = collector
+        self._grace_s = query_grace_s
+        self._connection: Any = None
+        self._keeper: Any = None
+        self._kept = 0
+        self._known_files: set[Path] = set()
+        self._frames: list[pl.DataFrame] = []
+        self._where: dict[str, tuple[int, int]] = {}
+        self._first_frame = 0
+        self._frames_bytes = 0
+        self._recent_ids = RecentHashes(_RECENT_IDS)
+        self.sequence = 0
+        self.position = 0
+
+    # ------------------------------------------------------------------ life
+
+    def open(self) -> None:
+        """Attach, create or migrate the schema, and find where the last commit ended.
+
+        Raises:
+            StoreError: the lake cannot be opened, or is of a newer Engram.
+        """
+        connection = connect(threads=1, memory_limit="400MB")
+        try:
+            connection.execute(attach_sql(self._home, read_only=False))
+        except Exception as error:
+            raise StoreError(f"cannot open the lake {self._home.catalog}: {error}") from error
+        connection.execute("USE lake")
+        connection.execute("CALL lake.set_option('parquet_compression', 'zstd')")
+        connection.execute("CALL lake.set_option('parquet_compression_level', '3')")
+        connection.execute("CALL lake.set_option('target_file_size', '32MB')")
+        self._connection = connection
+        prepare(connection)
+        for table in SCHEMAS:
+            self._folder(table).mkdir(parents=True, exist_ok=True)
+        connection.execute("CALL ducklake_delete_orphaned_files('lake', cleanup_all => true)")
+        self._known_files = set(self._parquet())
+        row = connection.execute(
+            "SELECT max(sequence), max(position) FROM commits WHERE collector = ?",
+            [self._collector],
+        ).fetchone()
+        self.sequence, self.position = (row[0] or 0, row[1] or 0) if row else (0, 0)
+        self._sync_everything_new()
+        self._load_recent_ids()
+        self._keep_shared()
+
+    def close(self) -> None:
+        """Leave the catalogue as one file, readable without write permission. Safe twice."""
+        if self._connection is None:
+            return
+        self._let_go()
+        self._connection.execute("USE memory")
+        self._connection.execute("DETACH lake")
+        self._connection.close()
+        self._connection = None
+        # A catalogue in WAL mode cannot be opened by a user without write permission once its
+        # -wal and -shm files are gone, so a stopped lake is left in the rollback mode.
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(
+            sqlite3.connect(self._home.catalog, timeout=1.0, isolation_level=None)
+        ) as catalog:
+            catalog.execute("PRAGMA journal_mode = DELETE")
+
+    def recent_hashes(self, table: str, limit: int) -> Any:
+        """Content hashes of about the last `limit` rows of a table, oldest first (uint64)."""
+        first = self._connection.execute(
+            f"SELECT min(sequence) FROM (SELECT sequence, sum({table}) OVER "
+            "(ORDER BY sequence DESC) AS total FROM commits) WHERE total <= ?",
+            [limit],
+        ).fetchone()
+        from_sequence = first[0] if first and first[0] is not None else self.sequence
+        result = self._connection.execute(
+            f"SELECT content_hash FROM {table} WHERE sequence >= ? ORDER BY sequence",
+            [from_sequence],
+        ).to_arrow_table()
+        return result["content_hash"].to_numpy()
+
+    def _load_recent_ids(self) -> None:
+        ids = self._connection.execute(
+            "SELECT id FROM memories WHERE sequence > ? ORDER BY sequence", [self.sequence - 2000]
+        ).to_arrow_table()["id"]
+        frame = pl.DataFrame({"id": pl.Series(ids.to_pylist()[-_RECENT_IDS:], dtype=pl.String)})
+        self._recent_ids.add(_id_hashes(frame["id"]))
+
+    # ------------------------------------------------------------------ commit
+
+    def commit(self, batch: Batch) -> Committed:
+        """Store a batch in one transaction, with the log position. All of it, or nothing."""
+        sequence = self.sequence + 1
+        now = time.time_ns()
+        fresh, replaced = self._merge_known(batch.memories)
+        ingest = {"collector": self._collector, "sequence": sequence, "recorded_at": now}
+        tables = {"spans": batch.spans, "logs": batch.logs, "metrics": batch.metrics}
+        counts = {name: table.num_rows for name, table in tables.items()}
+        tables["memories"] = fresh.to_arrow()
+        tables["commits"] = pa.Table.from_pylist(
+            [
+                {
+                    **ingest, **counts, "position": batch.position, "memories": fresh.height,
+                    "merged": len(replaced), "duplicates": batch.duplicates,
+                }
+            ],
+            schema=COMMITS,
+        )  # fmt: skip
+        written = {
+            name: self._write(name, table, ingest, sequence)
+            for name, table in tables.items()
+            if table.num_rows
+        }
+        for name in written:
+            files.sync_directory(self._folder(name))
+        with self._transaction():
+            if replaced:
+                oldest = min(replaced.values())
+                self._connection.execute(
+                    "DELETE FROM memories WHERE sequence >= ? AND id IN (SELECT unnest(?))",
+                    [oldest, list(replaced)],
+                )
+            for name, path in written.items():
+                self._connection.execute(
+                    f"CALL ducklake_add_data_files('lake', '{name}', '{_quoted(path)}')"
+                )
+        self._known_files.update(written.values())
+        self.sequence, self.position = sequence, batch.position
+        self._remember(fresh.with_columns(sequence=pl.lit(sequence, pl.Int64)))
+        self._keep_shared()
+        return Committed(sequence, batch.position, fresh.height, len(replaced))
+
+    def _write(self, name: str, table: pa.Table, ingest: dict[str, Any], sequence: int) -> Path:
+        schema = SCHEMAS[name]
+        for column, value in ingest.items():
+            if column not in table.column_names:
+                array = pa.repeat(pa.scalar(value, schema.field(column).type), table.num_rows)
+                table = table.append_column(column, array)
+        table = table.select(schema.names).cast(schema)
+        path = self._folder(name) / f"{sequence:012d}-{uuid.uuid4().hex[:8]}.parquet"
+        pq.write_table(
+            table,
+            path,
+            compression="zstd",
+            compression_level=1,
+            write_statistics=[c for c in schema.names if c in _STATISTICS],
+            store_schema=False,
+            use_dictionary=[c for c in schema.names if c not in _UNIQUE],
+        )
+        files.sync_file(path)
+        return path
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """A catalogue transaction whose new files are on disk before it is."""
+        self._connection.execute("BEGIN")
+        try:
+            yield
+            self._sync_everything_new()
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+
+    def _folder(self, table: str) -> Path:
+        return self._home.data / "main" / table
+
+    def _parquet(self) -> Iterator[Path]:
+        for table in SCHEMAS:
+            yield from self._folder(table).glob("*.parquet")
+
+    def _sync_everything_new(self) -> None:
+        """Sync files that DuckLake wrote (deletes, compaction) and the directories they are in."""
+        now = set(self._parquet())
+        fresh = now - self._known_files
+        for path in fresh:
+            files.sync_file(path)
+        for folder in {path.parent for path in fresh}:
+            files.sync_directory(folder)
+        self._known_files = now
+
+    def sync_catalog(self) -> None:
+        """Make the catalogue's last transaction durable; then the log behind it may go.
+
+        SQLite syncs its write-ahead file at every commit (traced), but not the directory it is in.
+        """
+        files.sync_directory(self._home.lake)
+
+    def _keep_shared(self) -> None:
+        """Hold one catalogue connection open between transactions, so that other users can read.
+
+        DuckDB opens SQLite anew for each transaction. When the last connection closes, SQLite removes its -wal
+        and -shm files, and without those a user who may only read cannot open the catalogue at all.
+        The held connection also keeps the -wal file growing (11 MB in 300 commits, measured), so it is
+        let go for some milliseconds every `_KEEPER_COMMITS` commits.
+        """
+        if self._keeper is not None and self._kept < _KEEPER_COMMITS:
+            self._kept += 1
+            return
+        self._let_go()
+        self._keeper = self._connection.cursor()
+        self._keeper.execute("BEGIN")
+        self._keeper.execute(f"SELECT count(*) FROM {_META}.ducklake_metadata").fetchall()
+        self._kept = 0
+
+    def _let_go(self) -> None:
+        if self._keeper is not None:
+            self._keeper.execute("COMMIT")
+            self._keeper.close()
+            self._keeper = None
+
+    # ------------------------------------------------------------------ memories
+
+    def _merge_known(self, memories: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
+        """Fold a batch's memories into the versions that are stored already.
+
+        Returns the rows to insert, and {id: sequence} of the stored rows they replace.
+        """
+        if not memories.height:
+            return memories, {}
+        known = ~self._recent_ids.new(_id_hashes(memories["id"]))
+        if not known.any():
+            return memories, {}
+        candidates = memories.filter(pl.Series(known))
+        stored = self._find(candidates["id"].to_list())
+        rows, replaced, unchanged = [], {}, set()
+        for row in candidates.iter_rows(named=True):
+            before = stored.get(row["id"])
+            if before is None:
+                continue
+            sequence = before.pop("sequence")
+            after = merge([before, row])
+            if after == before:
+                unchanged.add(row["id"])
+            else:
+                replaced[row["id"]] = sequence
+                rows.append(after)
+        gone = unchanged | set(replaced)
+        kept = memories.filter(~pl.col("id").is_in(list(gone))) if gone else memories
+        if rows:
+            kept = pl.concat([kept, pl.DataFrame(rows, schema=MEMORY_SCHEMA, orient="row")])
+        return kept, replaced
+
+    def _find(self, ids: list[str]) -> dict[str, dict[str, Any]]:
+        found, missing = {}, []
+        for id_ in ids:
+            at = self._where.get(id_)
+            if at is not None and at[0] >= self._first_frame:
+                found[id_] = self._frames[at[0] - self._first_frame].row(at[1], named=True)
+            else:
+                missing.append(id_)
+        if missing:
+            columns = ", ".join([*MEMORY_SCHEMA, "sequence"])
+            table = self._connection.execute(
+                f"SELECT {columns} FROM memories WHERE id IN (SELECT unnest(?))", [missing]
+            ).to_arrow_table()
+            for row in table.to_pylist():
+                found[row["id"]] = row
+        return found
+
+    def _remember(self, frame: pl.DataFrame) -> None:
+        if not frame.height:
+            return
+        number = self._first_frame + len(self._frames)
+        self._frames.append(frame)
+        self._frames_bytes += int(frame.estimated_size())
+        for i, id_ in enumerate(frame["id"].to_list()):
+            self._where[id_] = (number, i)
+        hashes = _id_hashes(frame["id"])
+        self._recent_ids.add(hashes[self._recent_ids.new(hashes)])
+        while self._frames_bytes > _RECENT_FRAMES_BYTES and len(self._frames) > 1:
+            old = self._frames.pop(0)
+            self._frames_bytes -= int(old.estimated_size())
+            for id_ in old["id"].to_list():
+                if self._where.get(id_, (0, 0))[0] == self._first_frame:
+                    del self._where[id_]
+            self._first_frame += 1
+
+    # ------------------------------------------------------------------ maintenance
+
+    def maintenance(self, *, grace_s: float | None = None) -> Iterator[str]:
+        """One round of maintenance; each `next` does one slice and names it.
+
+        The caller commits between slices, or ingest starves (measured).
+        """
+        for table in SCHEMAS:
+            for low, high, minimum in _TIERS:
+                while (before := self._mergeable(table, low, high)) >= minimum:
+                    self._compact(table, low, high)
+                    yield f"compact {table}"
+                    if self._mergeable(table, low, high) >= before:
+                        break
+            if any(deleted for _, _, deleted in self._live_files(table)):
+                self._rewrite(table)
+                yield f"rewrite {table}"
+        grace = self._grace_s if grace_s is None else grace_s
+        self._expire_snapshots(grace)
+        yield "expire snapshots"
+        self._cleanup(grace)
+        yield "clean up"
+
+    def _live_files(self, table: str) -> list[tuple[int, int, int]]:
+        """(bytes, rows, deleted rows) of the live files of a table, oldest first."""
+        rows = self._connection.execute(
+            f"SELECT f.file_size_bytes, f.record_count, coalesce(d.delete_count, 0) "
+            f"FROM {_META}.ducklake_data_file f "
+            f"JOIN {_META}.ducklake_table t ON t.table_id = f.table_id AND t.end_snapshot IS NULL "
+            f"LEFT JOIN {_META}.ducklake_delete_file d "
+            "ON d.data_file_id = f.data_file_id AND d.end_snapshot IS NULL "
+            "WHERE t.table_name = ? AND f.end_snapshot IS NULL ORDER BY f.row_id_start",
+            [table],
+        ).fetchall()
+        return [(int(a), int(b), int(c)) for a, b, c in rows]
+
+    def _mergeable(self, table: str, low: int, high: int) -> int:
+        return sum(1 for size, _, _ in self._live_files(table) if low <= size < high)
+
+    def _compact(self, table: str, low: int, high: int) -> None:
+        rows = [r for size, r, _ in self._live_files(table) if low <= size < high]
+        count, total = 0, 0
+        for row_count in rows:
+            if count >= 2 and total + row_count > _SLICE_ROWS:
+                break
+            count, total = count + 1, total + row_count
+        with self._transaction():
+            self._connection.execute(
+                f"CALL ducklake_merge_adjacent_files('lake', '{table}', "
+                f"max_compacted_files => {max(2, count)}, min_file_size => {low}, "
+                f"max_file_size => {high})"
+            )
+
+    def _rewrite(self, table: str) -> None:
+        with self._transaction():
+            self._connection.execute(
+                f"CALL ducklake_rewrite_data_files('lake', '{table}', delete_threshold => 0.05)"
+            )
+
+    def _expire_snapshots(self, grace_s: float) -> None:
+        self._connection.execute(
+            "CALL ducklake_expire_snapshots('lake', older_than => now() - to_seconds(?))",
+            [grace_s],
+        )
+
+    def _cleanup(self, grace_s: float) -> None:
+        self.sync_catalog()
+        self._connection.execute(
+            "CALL ducklake_cleanup_old_files('lake', older_than => now() - to_seconds(?))",
+            [grace_s],
+        )
+        self._known_files = set(self._parquet())
+        self._let_go()
+        self._keep_shared()
+
+    def expire(self, before_ns: int) -> None:
+        """Delete what was recorded before a time (nanoseconds); the bytes go with the next clean-up."""
+        with self._transaction():
+            for table in SCHEMAS:
+                self._connection.execute(
+                    f"DELETE FROM {table} WHERE recorded_at < ?"
+                    + (" AND sequence < ?" if table == "commits" else ""),
+                    [before_ns, self.sequence] if table == "commits" else [before_ns],
+                )
+
+    def sweep(self) -> int:
+        """Fold memories and drop records that got in twice past the recent sets; returns rows removed."""
+        removed = 0
+        for table, key in (("spans", "trace_id, span_id, content_hash"), ("logs", "content_hash"),
+                           ("metrics", "content_hash")):  # fmt: skip
+            with self._transaction():
+                row = self._connection.execute(
+                    f"DELETE FROM {table} WHERE rowid IN (SELECT unnest(list_slice(list(rowid ORDER BY "
+                    f"sequence, rowid), 2, NULL)) FROM {table} GROUP BY {key} HAVING count(*) > 1)"
+                ).fetchone()
+                removed += row[0] if row else 0
+        return removed + self._sweep_memories()
+
+    def _sweep_memories(self) -> int:
+        columns = ", ".join(MEMORY_SCHEMA)
+        rows = self._connection.execute(
+            f"SELECT {columns} FROM memories WHERE id IN "
+            "(SELECT id FROM memories GROUP BY id HAVING count(*) > 1)"
+        ).to_arrow_table().to_pylist()
+        if not rows:
+            return 0
+        versions: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            versions.setdefault(row["id"], []).append(row)
+        folded = pl.DataFrame([merge(v) for v in versions.values()], schema=MEMORY_SCHEMA)
+        sequence, now = self.sequence + 1, time.time_ns()
+        ingest = {"collector": self._collector, "sequence": sequence, "recorded_at": now}
+        path = self._write("memories", folded.to_arrow(), ingest, sequence)
+        commit = {**ingest, "position": self.position, "spans": 0, "logs": 0, "metrics": 0,
+                  "memories": 0, "merged": len(rows), "duplicates": 0}  # fmt: skip
+        log = self._write("commits", pa.Table.from_pylist([commit], COMMITS), ingest, sequence)
+        with self._transaction():
+            self._connection.execute(
+                "DELETE FROM memories WHERE id IN (SELECT unnest(?))", [list(versions)]
+            )
+            for name, file in (("memories", path), ("commits", log)):
+                self._connection.execute(
+                    f"CALL ducklake_add_data_files('lake', '{name}', '{_quoted(file)}')"
+                )
+        self.sequence = sequence
+        self._remember(folded.with_columns(sequence=pl.lit(sequence, pl.Int64)))
+        return len(rows) - folded.height
+
+
+_KEEPER_COMMITS: Final = 64
+_META: Final = "__ducklake_metadata_lake"
+_UNIQUE: Final = frozenset(
+    {"span_id", "content_hash", "id", "start_time_unix_nano", "end_time_unix_nano", "attributes",
+     "time_unix_nano", "observed_time_unix_nano", "content", "sources", "title", "duration_ns"}
+)  # fmt: skip
+_TIERS: Final = ((0, 1 << 20, 10), (1 << 20, 8 << 20, 8), (8 << 20, 24 << 20, 4))
+"""(smallest, largest file in bytes, how many make a merge worth it): small files are merged often and
+cheaply, large ones seldom, so that each row is rewritten about three times in its life."""
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
+
+
+def _id_hashes(ids: pl.Series) -> Any:
+    """The first 64 bits of each id."""
+    return ids.str.slice(0, 16).str.to_integer(base=16, dtype=pl.UInt64).to_numpy()

@@ -1,0 +1,1 @@
+"""OTLP bytes to columns and back: descriptors, decoder, encoder, and the check before an ack."""
