@@ -45,6 +45,7 @@ _log = logging.getLogger("engram.engine")
 _BATCH_BYTES: Final = 48 << 20
 _SLICE_PAUSE_S: Final = 0.02
 _DECODE_TRIES: Final = 2
+_IDLE_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +116,7 @@ class Engine:
         self._flush_now = threading.Event()
         self._ready = threading.Event()
         self._committed = 0
+        self._last_commit = 0.0
         self._progress = threading.Condition()
         self._lock_file: int | None = None
         self._threads: list[threading.Thread] = []
@@ -289,9 +291,7 @@ class Engine:
 
     def sweep(self, timeout_s: float = 600.0) -> int:
         """Remove records and fold memories that got in twice; returns rows removed."""
-        removed: int = self._in_committer(
-            lambda lake: lake.sweep(), time.monotonic() + timeout_s
-        )
+        removed: int = self._in_committer(lambda lake: lake.sweep(), time.monotonic() + timeout_s)
         return removed
 
     def expire(self, before_ns: int, timeout_s: float = 600.0) -> None:
@@ -318,9 +318,7 @@ class Engine:
             "failure": str(self._failure) if self._failure else None,
             "damaged": list(self._wal.damaged),
             **{
-                name: getattr(counters, name)
-                for name in Counters.__slots__
-                if name != "started_ns"
+                name: getattr(counters, name) for name in Counters.__slots__ if name != "started_ns"
             },
         }
 
@@ -400,7 +398,9 @@ class Engine:
             json.dumps({"why": why, "received_ns": entry.received_ns, "position": entry.position})
         )
         self.counters.quarantined += 1
-        _log.error("a %s request could not be decoded and is kept in %s: %s", entry.signal, path, why)
+        _log.error(
+            "a %s request could not be decoded and is kept in %s: %s", entry.signal, path, why
+        )
 
     def _hand_over(self, position: int, decoder: Decoder, rules: Rules) -> None:
         from engram.exporters.lake.writer import Batch
@@ -460,7 +460,9 @@ class Engine:
         from engram.exporters.lake.writer import LakeWriter
         from engram.exporters.recent import RecentHashes
 
-        lake = LakeWriter(self.home, self._collector_id(), query_grace_s=self.settings.query_grace_s)
+        lake = LakeWriter(
+            self.home, self._collector_id(), query_grace_s=self.settings.query_grace_s
+        )
         lake.open()
         try:
             for table, capacity in (("spans", 1 << 22), ("logs", 1 << 21), ("metrics", 1 << 20)):
@@ -513,6 +515,7 @@ class Engine:
         lake.sync_catalog()
         self._careful.committed(done.position)
         self._wal.release(done.position)
+        self._last_commit = time.monotonic()
         self.counters.commits += 1
         self.counters.records += len(batch.spans) + len(batch.logs) + len(batch.metrics)
         self.counters.memories += done.memories - done.merged
@@ -535,7 +538,7 @@ class Engine:
         if self.settings.retention_s:
             lake.expire(time.time_ns() - int(self.settings.retention_s * 1e9))
             yield "expire"
-        yield from lake.maintenance()
+        yield from lake.maintenance(idle=time.monotonic() - self._last_commit > _IDLE_S)
         self._empty_log()
 
     def _run_slice(self, round_: Iterator[str]) -> bool:

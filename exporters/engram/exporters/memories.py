@@ -43,7 +43,9 @@ MEMORY_SCHEMA: Final[dict[str, pl.DataType]] = {
     "span_id": pl.String(),
     "attributes": pl.String(),  # JSON object: the fields of its type
     "index_as": pl.String(),  # "memory" (its own index row), "template" (shares one), "none"
-    "sources": pl.List(pl.UInt64()),  # content_hash of each record it was made from; merges to the union
+    "sources": pl.List(
+        pl.UInt64()
+    ),  # content_hash of each record it was made from; merges to the union
     "source": pl.String(),  # which kind of record speaks: mark, event, log, span, span_event
     "trust": pl.String(),  # operator, app, agent, browser, unknown: from the authenticated source
     "ranks": pl.String(),  # one digit a prioritised field: the rank of the record its value is from

@@ -30,10 +30,12 @@ class RecentHashes:
         """Which of `hashes` are neither remembered nor a repetition inside the array."""
         if not len(hashes):
             return np.zeros(0, bool)
-        known = (self._table[self._buckets(hashes)] == hashes[:, None]).any(axis=1)
+        table = self._table[self._buckets(hashes)]
+        known: NDArray[np.bool_] = (table == hashes[:, None]).any(axis=1)
         first = np.zeros(len(hashes), bool)
         first[np.unique(hashes, return_index=True)[1]] = True
-        return first & ~known
+        fresh: NDArray[np.bool_] = first & ~known
+        return fresh
 
     def add(self, hashes: NDArray[np.uint64]) -> None:
         """Remember distinct hashes, oldest first."""

@@ -266,9 +266,7 @@ class Wal:
                 body = file.read(length)
                 if len(body) == length and crc == _crc(body, length, signal, encoding, received):
                     end = at + HEADER_BYTES + length
-                    yield Entry(
-                        at, end, _SIGNALS[signal], _ENCODINGS[encoding], received, body
-                    )
+                    yield Entry(at, end, _SIGNALS[signal], _ENCODINGS[encoding], received, body)
                     at = end
                     continue
             file.seek(at - start)
@@ -284,7 +282,8 @@ class Wal:
         """Remove the segments that end at or before `position`; the lake holds them durably."""
         segments = self._segments()
         gone = [
-            start for start, following in zip(segments, segments[1:], strict=False)
+            start
+            for start, following in zip(segments, segments[1:], strict=False)
             if following <= position
         ]
         for start in gone:

@@ -56,7 +56,11 @@ def attach_sql(home: Home, *, read_only: bool) -> str:
     if read_only:
         options += ["READ_ONLY", "META_BUSY_TIMEOUT 10000"]
     else:
-        options += ["META_JOURNAL_MODE 'WAL'", "META_BUSY_TIMEOUT 10000", "DATA_INLINING_ROW_LIMIT 0"]
+        options += [
+            "META_JOURNAL_MODE 'WAL'",
+            "META_BUSY_TIMEOUT 10000",
+            "DATA_INLINING_ROW_LIMIT 0",
+        ]
     return f"ATTACH 'ducklake:sqlite:{_quoted(home.catalog)}' AS lake ({', '.join(options)})"
 
 

@@ -64,7 +64,6 @@ _STATISTICS: Final = frozenset(
 
 _RECENT_FRAMES_BYTES: Final = 24 << 20
 _RECENT_IDS: Final = 1 << 20
-_SLICE_ROWS: Final = 150_000
 
 
 @dataclass(slots=True)
@@ -99,6 +98,7 @@ class LakeWriter:
         self._collector = collector
         self._grace_s = query_grace_s
         self._connection: Any = None
+        self._target = 0
         self._keeper: Any = None
         self._kept = 0
         self._known_files: set[Path] = set()
@@ -126,7 +126,6 @@ class LakeWriter:
         connection.execute("USE lake")
         connection.execute("CALL lake.set_option('parquet_compression', 'zstd')")
         connection.execute("CALL lake.set_option('parquet_compression_level', '3')")
-        connection.execute("CALL lake.set_option('target_file_size', '32MB')")
         self._connection = connection
         prepare(connection)
         for table in SCHEMAS:
@@ -153,9 +152,12 @@ class LakeWriter:
         self._connection = None
         # A catalogue in WAL mode cannot be opened by a user without write permission once its
         # -wal and -shm files are gone, so a stopped lake is left in the rollback mode.
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(
-            sqlite3.connect(self._home.catalog, timeout=1.0, isolation_level=None)
-        ) as catalog:
+        with (
+            contextlib.suppress(sqlite3.Error),
+            contextlib.closing(
+                sqlite3.connect(self._home.catalog, timeout=1.0, isolation_level=None)
+            ) as catalog,
+        ):
             catalog.execute("PRAGMA journal_mode = DELETE")
 
     def recent_hashes(self, table: str, limit: int) -> Any:
@@ -371,17 +373,18 @@ class LakeWriter:
 
     # ------------------------------------------------------------------ maintenance
 
-    def maintenance(self, *, grace_s: float | None = None) -> Iterator[str]:
+    def maintenance(self, *, idle: bool = True, grace_s: float | None = None) -> Iterator[str]:
         """One round of maintenance; each `next` does one slice and names it.
 
-        The caller commits between slices, or ingest starves (measured).
+        The caller commits between slices, or ingest starves (measured). Large files are merged only
+        when `idle`: such a slice takes seconds, a small one some 300 ms.
         """
         for table in SCHEMAS:
-            for low, high, minimum in _TIERS:
-                while (before := self._mergeable(table, low, high)) >= minimum:
-                    self._compact(table, low, high)
+            for tier in _TIERS[: 2 if idle else 1]:
+                while (before := self._mergeable(table, tier)) >= tier.files:
+                    self._compact(table, tier)
                     yield f"compact {table}"
-                    if self._mergeable(table, low, high) >= before:
+                    if self._mergeable(table, tier) >= before:
                         break
             if any(deleted for _, _, deleted in self._live_files(table)):
                 self._rewrite(table)
@@ -405,21 +408,18 @@ class LakeWriter:
         ).fetchall()
         return [(int(a), int(b), int(c)) for a, b, c in rows]
 
-    def _mergeable(self, table: str, low: int, high: int) -> int:
-        return sum(1 for size, _, _ in self._live_files(table) if low <= size < high)
+    def _mergeable(self, table: str, tier: _Tier) -> int:
+        return sum(1 for size, _, _ in self._live_files(table) if size < tier.below)
 
-    def _compact(self, table: str, low: int, high: int) -> None:
-        rows = [r for size, r, _ in self._live_files(table) if low <= size < high]
-        count, total = 0, 0
-        for row_count in rows:
-            if count >= 2 and total + row_count > _SLICE_ROWS:
-                break
-            count, total = count + 1, total + row_count
+    def _compact(self, table: str, tier: _Tier) -> None:
+        """Merge neighbouring files of a tier into one of about its target size."""
+        if self._target != tier.target:
+            self._connection.execute(f"CALL lake.set_option('target_file_size', '{tier.target >> 10}KiB')")
+            self._target = tier.target
         with self._transaction():
             self._connection.execute(
                 f"CALL ducklake_merge_adjacent_files('lake', '{table}', "
-                f"max_compacted_files => {max(2, count)}, min_file_size => {low}, "
-                f"max_file_size => {high})"
+                f"max_compacted_files => 1, max_file_size => {tier.below})"
             )
 
     def _rewrite(self, table: str) -> None:
@@ -469,10 +469,14 @@ class LakeWriter:
 
     def _sweep_memories(self) -> int:
         columns = ", ".join(MEMORY_SCHEMA)
-        rows = self._connection.execute(
-            f"SELECT {columns} FROM memories WHERE id IN "
-            "(SELECT id FROM memories GROUP BY id HAVING count(*) > 1)"
-        ).to_arrow_table().to_pylist()
+        rows = (
+            self._connection.execute(
+                f"SELECT {columns} FROM memories WHERE id IN "
+                "(SELECT id FROM memories GROUP BY id HAVING count(*) > 1)"
+            )
+            .to_arrow_table()
+            .to_pylist()
+        )
         if not rows:
             return 0
         versions: dict[str, list[dict[str, Any]]] = {}
@@ -504,9 +508,23 @@ _UNIQUE: Final = frozenset(
     {"span_id", "content_hash", "id", "start_time_unix_nano", "end_time_unix_nano", "attributes",
      "time_unix_nano", "observed_time_unix_nano", "content", "sources", "title", "duration_ns"}
 )  # fmt: skip
-_TIERS: Final = ((0, 1 << 20, 10), (1 << 20, 8 << 20, 8), (8 << 20, 24 << 20, 4))
-"""(smallest, largest file in bytes, how many make a merge worth it): small files are merged often and
-cheaply, large ones seldom, so that each row is rewritten about three times in its life."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Tier:
+    """Which files are worth merging, and into what."""
+
+    below: int
+    """Files smaller than this many bytes."""
+
+    target: int
+    """Size of the merged file in bytes (DuckDB merges 5 µs a row: 4 MB are about 0.25 s)."""
+
+    files: int
+    """Fewer than this are left alone."""
+
+
+_TIERS: Final = (_Tier(1 << 20, 4 << 20, 10), _Tier(16 << 20, 48 << 20, 4))
 
 
 def _quoted(path: Path) -> str:

@@ -1,0 +1,173 @@
+"""`engram collect`: the one writer of a home. Receivers in front, the engine behind."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import Any, Final, Protocol
+
+from engram.collector.component import Component, Kind
+from engram.collector.config import Config
+from engram.collector.debug import DebugReporter
+from engram.collector.receivers import (
+    OtlpGrpcConfig,
+    OtlpGrpcReceiver,
+    OtlpHttpConfig,
+    OtlpHttpReceiver,
+)
+from engram.collector.registry import (
+    MIB,
+    Batch,
+    DebugExporter,
+    MemoryExporter,
+    MemoryLimiter,
+    OtlpReceiver,
+    Redaction,
+    Size,
+)
+from engram.collector.roles.process import Supervised, set_up_log, stop_event
+from engram.exporters.control import ControlServer
+from engram.exporters.control import ControlServer
+from engram.exporters.engine import Engine, EngineSettings
+from engram.exporters.errors import StoreError
+from engram.exporters.home import Home
+from engram.exporters.signals import Intake
+
+_LOG = logging.getLogger("engram.collect")
+
+_DRAIN_S: Final = 3.0
+"""What is not committed by then stays in the write-ahead log, for the next start."""
+
+_LOOK_S: Final = 0.5
+"""How often it is looked whether the engine still lives. A dead one ends the process: `up` starts
+another, which replays the log."""
+
+_NO_LIMIT: Final = 1 << 62
+
+
+class Receiver(Component, Protocol):
+    """A component that listens."""
+
+    @property
+    def port(self) -> int:
+        """The port that is bound."""
+        ...
+
+
+def run(home: Home, config: Config, supervised: Supervised) -> int:
+    """Collect until told to stop; the exit code.
+
+    Raises:
+        HomeBusy: another process writes to this home.
+        ConfigError: an endpoint is taken.
+    """
+    set_up_log(config.log_level)
+    stop = stop_event(supervised)
+    check_rules(config)
+    engine = Engine(home, engine_settings(config))
+    endpoints: dict[str, str] = {}
+    with ExitStack() as running:  # stops in the reverse order: receivers first, then the engine
+        engine.start()
+        running.callback(engine.shutdown, _DRAIN_S)
+        for component in (ControlServer(engine), *debug_reporters(home, config)):
+            component.start()
+            running.callback(component.shutdown)
+        control = ControlServer(engine)
+        control.start()
+        running.callback(control.shutdown)
+        for name, endpoint, receiver in receivers(config, engine):
+            receiver.start()
+            running.callback(receiver.shutdown)
+            host = endpoint.rpartition(":")[0]
+            endpoints[name] = f"http://{host}:{receiver.port}"
+        _LOG.info("collecting into %s from %s", home.root, ", ".join(endpoints.values()))
+        supervised.ready(
+            {
+                "home": str(home.root),
+                "config": str(config.file),
+                "endpoints": endpoints,
+                "api": config.api is not None,
+            }
+        )
+        while not stop.wait(_LOOK_S):
+            if engine.failure is not None:
+                raise StoreError(f"the engine stopped: {engine.failure}")
+        _LOG.info("stopping")
+    _LOG.info("stopped")
+    return 0
+
+
+def check_rules(config: Config) -> None:
+    """Check the operator's rules before anything starts; the built-in ones need no checking.
+
+    Raises:
+        ConfigError: with every problem.
+    """
+    memory = config.settings(Kind.EXPORTER, "memory", MemoryExporter)
+    if memory is not None and memory.rules:
+        from engram.exporters.rules.load import load
+
+        load([dict(rule) for rule in memory.rules])
+
+
+def debug_reporters(home: Home, config: Config) -> Iterator[DebugReporter]:
+    """One for each `debug` exporter that a pipeline lists, for the signals that list it."""
+    for at in config.used(Kind.EXPORTER):
+        settings = config.components[Kind.EXPORTER][at]
+        if isinstance(settings, DebugExporter):
+            signals = frozenset(one.signal for one in config.pipelines if at in one.exporters)
+            yield DebugReporter(home, settings, signals)
+
+
+def engine_settings(config: Config) -> EngineSettings:
+    """What the file says, in the engine's words. A component that is not used is at its default.
+
+    Without `redaction` in the pipelines nothing is masked, which an operator may want.
+    """
+    batch = config.settings(Kind.PROCESSOR, "batch", Batch) or Batch()
+    limiter = config.settings(Kind.PROCESSOR, "memory_limiter", MemoryLimiter)
+    redaction = config.settings(Kind.PROCESSOR, "redaction", Redaction)
+    memory = config.settings(Kind.EXPORTER, "memory", MemoryExporter) or MemoryExporter()
+    return EngineSettings(
+        commit_rows=batch.send_batch_size,
+        commit_interval_s=batch.timeout.total_seconds(),
+        max_request_bytes=_largest_request(config),
+        max_wal_bytes=memory.max_wal_mib * MIB,
+        limit_memory_bytes=limiter.soft_limit_mib * MIB if limiter else _NO_LIMIT,
+        retention_s=memory.retention.total_seconds(),
+        compact_interval_s=memory.compact_interval.total_seconds(),
+        redaction=redaction_settings(redaction) if redaction else None,
+        rules=memory.rules,
+    )
+
+
+def redaction_settings(redaction: Redaction) -> dict[str, Any]:
+    """The keys that were given; the redactor has the built-in patterns for the others."""
+    return {name: value for name, value in asdict(redaction).items() if value is not None}
+
+
+def _largest_request(config: Config) -> int:
+    """The limit on inflated bytes; each receiver has its own on bytes as sent."""
+    protocols = (config.settings(Kind.RECEIVER, "otlp", OtlpReceiver) or OtlpReceiver()).protocols
+    sizes = [protocols.http.max_request_body_size] if protocols.http else []
+    sizes += [Size(protocols.grpc.max_recv_msg_size_mib * MIB)] if protocols.grpc else []
+    return max(sizes)
+
+
+def receivers(config: Config, intake: Intake) -> Iterator[tuple[str, str, Receiver]]:
+    """The receivers that are on: name, endpoint as configured, receiver."""
+    protocols = (config.settings(Kind.RECEIVER, "otlp", OtlpReceiver) or OtlpReceiver()).protocols
+    if protocols.http is not None:
+        http = OtlpHttpConfig(
+            endpoint=protocols.http.endpoint,
+            max_request_body_size=protocols.http.max_request_body_size,
+        )
+        yield "otlp_http", http.endpoint, OtlpHttpReceiver(http, intake)
+    if protocols.grpc is not None:
+        grpc = OtlpGrpcConfig(
+            endpoint=protocols.grpc.endpoint,
+            max_recv_msg_size_mib=protocols.grpc.max_recv_msg_size_mib,
+        )
+        yield "otlp_grpc", grpc.endpoint, OtlpGrpcReceiver(grpc, intake)
