@@ -1,7 +1,8 @@
 """Replay that survives a request which kills the process while it is decoded.
 
 A file beside the log counts starts that found the lake at the same position. From the third on, the
-position of each request is noted before it is decoded; the one noted when the process died is the culprit.
+position of each request is noted before it is decoded; the one noted when the process died is the
+culprit.
 """
 
 from __future__ import annotations

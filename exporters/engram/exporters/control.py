@@ -4,7 +4,7 @@
 |---|---|---|
 | `status` | nothing | `Engine.status()` |
 | `flush` | commits what is durable now | `{"committed": position}` |
-| `compact` | a round of maintenance; `grace_s` keeps merged files that long | `{"compacted": true}` |
+| `compact` | a round of maintenance; merged files stay for `grace_s` | `{"compacted": true}` |
 | `sweep` | folds what got in twice past the recent sets | `{"removed": rows}` |
 
 Who may connect is decided by the home's mode (0700) and the socket's own (0600).
@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-
 import socketserver
 import threading
 from pathlib import Path

@@ -6,8 +6,9 @@ pipeline (one thread)   read the log in order, inflate, decode, drop re-sends, a
 committer (one thread)  one transaction: rows, memories, log position; maintenance in between
 ```
 
-Receivers call `admit`; nothing else of the program writes to a home. The lake is opened in the committer's
-thread after the log accepts requests, so the first acknowledgement does not wait for DuckDB.
+Receivers call `admit`; nothing else of the program writes to a home. The lake is opened in the
+committer's thread after the log accepts requests, so the first acknowledgement does not wait for
+DuckDB.
 """
 
 from __future__ import annotations
@@ -325,8 +326,9 @@ class Engine:
     # ------------------------------------------------------------------ pipeline
 
     def _pipeline_loop(self) -> None:
-        from engram.exporters.otlp.decode import Decoder
         from engram.exporters.redact import RedactionConfig, Redactor
+
+        from engram.exporters.otlp.decode import Decoder
         from engram.exporters.rules import Rules
 
         settings = self.settings
@@ -443,10 +445,10 @@ class Engine:
                 continue
             try:
                 made.append(rules.apply(frame, kind))
-            except Exception:
+            except Exception:  # noqa: BLE001 - the records matter more than their memories
                 self.counters.rule_failures += 1
                 _log.exception(
-                    "the rules failed on a batch of %d %s records; they are stored without memories",
+                    "the rules failed on %d %s records; they are stored without memories",
                     frame.height,
                     kind,
                 )

@@ -83,5 +83,6 @@ class Home:
                 public.mkdir(mode=0o755, exist_ok=True)
         except OSError as error:
             raise StoreError(
-                f"cannot use {self.root} as home: {error.strerror}; choose another with --home or ENGRAM_HOME"
+                f"cannot use {self.root} as home: {error.strerror}; "
+                "choose another with --home or ENGRAM_HOME"
             ) from error

@@ -1,7 +1,7 @@
 """Which records arrived lately: a bounded set of 64-bit hashes.
 
-Set-associative like a processor's cache: a hash belongs to one bucket of eight, and a full bucket forgets its oldest.
-Four million hashes are 33 MB, and a batch is looked up in one vectorised pass.
+Set-associative like a processor's cache: a hash belongs to one bucket of eight, and a full bucket
+forgets its oldest. Four million hashes are 33 MB, and a batch is looked up in one vectorised pass.
 """
 
 from __future__ import annotations

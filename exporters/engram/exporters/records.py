@@ -1,7 +1,7 @@
 """What arrives: the columns of `spans`, `logs` and `metrics`, as Arrow schemas.
 
-The SQL of the same tables, with the reason of each column, is in `lake/sql/`; a test holds the two equal.
-Times are integer nanoseconds (a fixed64 above 2^63 wraps and unwraps: nothing is lost).
+The SQL of the same tables, with the reason of each column, is in `lake/sql/`; a test holds the
+two equal. Times are integer nanoseconds (a fixed64 above 2^63 wraps and unwraps: nothing is lost).
 Ids are lower-case hex. Text columns are null where OTLP has the empty string.
 """
 
@@ -43,7 +43,8 @@ PROMOTED: Final[dict[str, tuple[str, ...]]] = {
     "gen_ai_request_model": ("gen_ai.request.model",),
     "gen_ai_conversation_id": ("gen_ai.conversation.id",),
 }
-"""Attributes that get a typed column of their own, first present name wins (3 ms to filter, not 160-400)."""
+"""Attributes that get a typed column of their own, first present name wins (3 ms to filter, not
+160-400)."""
 
 LOG_PROMOTED: Final[dict[str, tuple[str, ...]]] = {
     "user_id": PROMOTED["user_id"],

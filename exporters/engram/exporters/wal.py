@@ -1,12 +1,14 @@
 """The write-ahead log: OTLP bodies as sent, on disk before they are acknowledged.
 
 Segments are files named by the log position of their first byte. A record is a fixed header (magic,
-length, signal, encoding, arrival time, CRC-32) and the body. One thread writes whatever is waiting with one
+length, signal, encoding, arrival time, CRC-32) and the body. One thread writes whatever is
+waiting with one
 `writev` and one `fdatasync` (group commit), then completes the futures of all of it.
 
-What was acknowledged is a prefix of the log that reached the disk. So at opening, the first broken record
-in the last segment is where a crash tore the log: nothing behind it was acknowledged. A broken record with
-sound ones behind it can only be damage to the medium; it is skipped, counted, and reported.
+What was acknowledged is a prefix of the log that reached the disk. So at opening, the first
+broken record in the last segment is where a crash tore the log: nothing behind it was
+acknowledged. A broken record with sound ones behind it can only be damage to the medium; it is
+skipped, counted, and reported.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -281,11 +284,7 @@ class Wal:
     def release(self, position: int) -> None:
         """Remove the segments that end at or before `position`; the lake holds them durably."""
         segments = self._segments()
-        gone = [
-            start
-            for start, following in zip(segments, segments[1:], strict=False)
-            if following <= position
-        ]
+        gone = [start for start, following in pairwise(segments) if following <= position]
         for start in gone:
             (self._folder / _name(start)).unlink()
         self._released = max(self._released, position)

@@ -31,7 +31,7 @@ def _extension_file(name: str) -> Path:
 
 
 def connect(*, threads: int = 2, memory_limit: str = "512MB") -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB with our extensions loaded from their wheels: no network, nothing in HOME."""
+    """An in-memory DuckDB with our extensions, from their wheels: no network, nothing in HOME."""
     connection = duckdb.connect(
         config={
             "threads": str(threads),

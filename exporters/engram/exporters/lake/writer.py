@@ -1,9 +1,9 @@
 """The one writer of a lake: commits, and maintenance in slices between them.
 
-Every commit writes its Parquet files itself and syncs them, and their directories, *before* the catalogue
-transaction that names them: DuckLake does not sync Parquet, so the other order could leave, after a power cut, a
-catalogue that names files without bytes. Compaction and deletes, whose files DuckLake writes, are held open
-in a transaction until those files are synced too.
+Every commit writes its Parquet files itself and syncs them, and their directories, *before* the
+catalogue transaction that names them: DuckLake does not sync Parquet, so the other order could
+leave, after a power cut, a catalogue that names files without bytes. Compaction and deletes,
+whose files DuckLake writes, are held open in a transaction until those files are synced too.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _STATISTICS: Final = frozenset(
         "http_response_status_code", "position", "service_name", "type", "collector",
     }
 )  # fmt: skip
-"""Columns whose minimum and maximum help to skip files. Those of text would only fill the catalogue."""
+"""Columns whose minimum and maximum help to skip files; those of text fill the catalogue."""
 
 _RECENT_FRAMES_BYTES: Final = 24 << 20
 _RECENT_IDS: Final = 1 << 20
@@ -284,10 +284,10 @@ class LakeWriter:
     def _keep_shared(self) -> None:
         """Hold one catalogue connection open between transactions, so that other users can read.
 
-        DuckDB opens SQLite anew for each transaction. When the last connection closes, SQLite removes its -wal
-        and -shm files, and without those a user who may only read cannot open the catalogue at all.
-        The held connection also keeps the -wal file growing (11 MB in 300 commits, measured), so it is
-        let go for some milliseconds every `_KEEPER_COMMITS` commits.
+        DuckDB opens SQLite anew for each transaction. When the last connection closes, SQLite
+        removes its -wal and -shm files, and without those a user who may only read cannot open
+        the catalogue at all. The held connection also keeps the -wal file growing (11 MB in 300
+        commits, measured), so it is let go for some milliseconds every `_KEEPER_COMMITS` commits.
         """
         if self._keeper is not None and self._kept < _KEEPER_COMMITS:
             self._kept += 1
@@ -414,7 +414,9 @@ class LakeWriter:
     def _compact(self, table: str, tier: _Tier) -> None:
         """Merge neighbouring files of a tier into one of about its target size."""
         if self._target != tier.target:
-            self._connection.execute(f"CALL lake.set_option('target_file_size', '{tier.target >> 10}KiB')")
+            self._connection.execute(
+                f"CALL lake.set_option('target_file_size', '{tier.target >> 10}KiB')"
+            )
             self._target = tier.target
         with self._transaction():
             self._connection.execute(
@@ -445,7 +447,7 @@ class LakeWriter:
         self._keep_shared()
 
     def expire(self, before_ns: int) -> None:
-        """Delete what was recorded before a time (nanoseconds); the bytes go with the next clean-up."""
+        """Delete what was recorded before a time (ns); the bytes go with the next clean-up."""
         with self._transaction():
             for table in SCHEMAS:
                 self._connection.execute(
@@ -455,14 +457,15 @@ class LakeWriter:
                 )
 
     def sweep(self) -> int:
-        """Fold memories and drop records that got in twice past the recent sets; returns rows removed."""
+        """Fold what got in twice past the recent sets; returns the rows removed."""
         removed = 0
         for table, key in (("spans", "trace_id, span_id, content_hash"), ("logs", "content_hash"),
                            ("metrics", "content_hash")):  # fmt: skip
             with self._transaction():
                 row = self._connection.execute(
-                    f"DELETE FROM {table} WHERE rowid IN (SELECT unnest(list_slice(list(rowid ORDER BY "
-                    f"sequence, rowid), 2, NULL)) FROM {table} GROUP BY {key} HAVING count(*) > 1)"
+                    f"DELETE FROM {table} WHERE rowid IN (SELECT unnest("
+                    "list_slice(list(rowid ORDER BY sequence, rowid), 2, NULL)) "
+                    f"FROM {table} GROUP BY {key} HAVING count(*) > 1)"
                 ).fetchone()
                 removed += row[0] if row else 0
         return removed + self._sweep_memories()

@@ -17,10 +17,7 @@ _NO_SPAN = bytes(8)
 def good_ids(trace_id: bytes, span_id: bytes) -> bool:
     """Whether a span's ids have the right length and are not all zero."""
     return (
-        len(trace_id) == 16
-        and len(span_id) == 8
-        and trace_id != _NO_TRACE
-        and span_id != _NO_SPAN
+        len(trace_id) == 16 and len(span_id) == 8 and trace_id != _NO_TRACE and span_id != _NO_SPAN
     )
 
 
@@ -48,5 +45,6 @@ def check(signal: Signal, body: bytes) -> tuple[int, str]:
     if not bad:
         return 0, ""
     return bad, (
-        f"{bad} span(s) without a valid id: trace_id must be 16 bytes, span_id 8 bytes, neither all zero"
+        f"{bad} span(s) without a valid id: "
+        "trace_id must be 16 bytes, span_id 8 bytes, neither all zero"
     )

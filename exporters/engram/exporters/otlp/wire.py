@@ -18,7 +18,8 @@ from engram.exporters.signals import Signal
 
 _F = descriptor_pb2.FieldDescriptorProto
 _RAW_FIELDS: Final = frozenset(
-    {"attributes", "events", "links", "body", "resource", "scope", "spans", "log_records", "metrics"}
+    ("attributes", "events", "links", "body", "resource", "scope")
+    + ("spans", "log_records", "metrics")
 )
 _SERVICES: Final = {
     Signal.TRACES: (trace_service_pb2, "trace.v1.ExportTraceServiceRequest"),
