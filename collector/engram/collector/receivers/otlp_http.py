@@ -1,0 +1,525 @@
+"""OTLP over HTTP/1.1: a bare ASGI application on uvicorn, in a thread of its own.
+
+No framework on this path: per request of 512 spans it costs as much as the server itself
+(research/perf.md 2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import socket
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import IO, Any
+
+import uvicorn
+from google.rpc.code_pb2 import Code
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from engram.exporters.errors import ConfigError, Overloaded, TooLarge
+from engram.exporters.inflate import GunzipWalker, TopLevelWalker
+from engram.exporters.signals import Admission, Encoding, Intake, Signal
+
+from .answers import response
+from .endpoint import endpoint_problems, listen
+from .status import Refusal, refusal
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_SIGNALS = {f"/v1/{signal}": signal for signal in Signal}
+_PROTOBUF = b"application/x-protobuf"
+_ENCODINGS = {b"": Encoding.IDENTITY, b"identity": Encoding.IDENTITY, b"gzip": Encoding.GZIP}
+
+_INLINE_BELOW = 64 << 10
+"""Bodies up to this are checked in the event loop.
+
+A gzipped SDK batch (45 kB, 512 spans) takes 0.3 ms there; the way through a pool costs it 0.1 ms.
+"""
+
+_LARGE = 1 << 20
+"""Up to this a body waits in memory to be complete and is looked at then.
+
+A larger one waits in a file without a name, and each chunk is looked at when it comes: neither a
+body that turns out to be too large, nor one that never ends, is held in memory.
+"""
+
+_LINGER_S = 5.0
+"""How long a refused sender may go on sending before the connection is cut.
+
+Closing with unread bytes resets the connection, and the sender loses the answer that says why.
+"""
+
+_MAX_HEAD = 64 << 10
+"""llhttp bounds neither the request line, nor headers, trailers or chunk extensions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtlpHttpConfig:
+    """Settings of the `otlp` receiver's HTTP protocol."""
+
+    endpoint: str = "127.0.0.1:4318"
+    """Where to listen; loopback only. Port 0 lets the system choose."""
+
+    max_request_body_size: int = 64 << 20
+    """Refuse bodies that are larger as sent. The limit on inflated bytes is the intake's."""
+
+    read_timeout: timedelta = timedelta(seconds=30)
+    """How long a sender may take for its headers, and again for its body."""
+
+    keep_alive: timedelta = timedelta(seconds=75)
+    """Close a connection that has been silent this long after an answer.
+
+    Above the 60 s at which SDKs send metrics, so that they keep theirs.
+    """
+
+    max_buffered_size: int = 256 << 20
+    """Bytes of all unfinished requests together, mostly in temporary files.
+
+    Beyond, senders are told to come back.
+    """
+
+    def problems(self) -> Iterator[str]:
+        """What is wrong with these settings."""
+        yield from endpoint_problems(self.endpoint)
+        if self.max_request_body_size < 1:
+            yield "max_request_body_size must be at least 1"
+        if self.max_buffered_size < self.max_request_body_size:
+            yield "max_buffered_size must be at least max_request_body_size"
+        if self.read_timeout <= timedelta():
+            yield "read_timeout must be above 0"
+        if self.keep_alive <= timedelta():
+            yield "keep_alive must be above 0"
+
+
+class OtlpHttpReceiver:
+    """Listens for OTLP/HTTP and hands each body, as it was sent, to the intake.
+
+    Contract of `start` and `shutdown`: see the package.
+    """
+
+    def __init__(self, config: OtlpHttpConfig, intake: Intake) -> None:
+        self._config = config
+        self._intake = intake
+        self._lock = threading.Lock()
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._port = 0
+
+    @property
+    def port(self) -> int:
+        """The port that is bound (also when the endpoint says 0); 0 before `start`."""
+        return self._port
+
+    def start(self) -> None:
+        """Listen, in a background thread.
+
+        Raises:
+            ConfigError: the settings are wrong or the port is taken.
+        """
+        config = self._config
+        if problems := list(config.problems()):
+            raise ConfigError(problems)
+        with self._lock:
+            if self._server is not None:
+                return
+            sockets = listen(config.endpoint)
+            pool = ThreadPoolExecutor(2, thread_name_prefix="otlp-http-check")
+            server = _Server(_Application(config, self._intake, pool), config)
+            thread = threading.Thread(
+                target=server.run, args=(sockets,), name="otlp-http", daemon=True
+            )
+            thread.start()
+            server.ready.wait()
+            self._server, self._thread, self._pool = server, thread, pool
+            self._port = sockets[0].getsockname()[1]
+
+    def shutdown(self, drain_timeout: float = 5.0) -> None:
+        """Take no more requests and wait for those under way, at most `drain_timeout` seconds.
+
+        A request that is cut off then was not acknowledged: its sender still has it.
+        """
+        with self._lock:
+            server, self._server = self._server, None
+            thread, self._thread = self._thread, None
+            pool, self._pool = self._pool, None
+        if server is not None and thread is not None and pool is not None:
+            server.config.timeout_graceful_shutdown = max(1, math.ceil(drain_timeout))
+            server.should_exit = True
+            thread.join()
+            pool.shutdown(wait=False)
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, which knows to stay out of signals when it is not in the main thread."""
+
+    def __init__(self, application: _Application, config: OtlpHttpConfig) -> None:
+        self.ready = threading.Event()
+
+        def protocol(**arguments: Any) -> _Protocol:
+            return _Protocol(config.read_timeout.total_seconds(), **arguments)
+
+        super().__init__(
+            uvicorn.Config(
+                application,
+                loop="uvloop",
+                http=protocol,  # type: ignore[arg-type] # only ever called
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                date_header=False,
+                timeout_keep_alive=config.keep_alive.total_seconds(),  # type: ignore[arg-type]
+            )
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn, and say when it is done."""
+        try:
+            await super().startup(sockets)
+        finally:
+            self.ready.set()
+
+
+_silent = logging.getLogger(f"{__name__}.protocol")
+_silent.setLevel(
+    logging.CRITICAL
+)  # uvicorn warns for each malformed request: a log of the sender's
+
+
+class _Protocol(HttpToolsProtocol):
+    """Uvicorn's protocol with what it leaves open: slow, silent and endless senders."""
+
+    def __init__(self, read_timeout: float, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.logger = _silent
+        self._read_timeout = read_timeout
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._overhead = 0  # bytes since the last that were body, or ended a request
+        self._in_head = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(self._read_timeout, self.transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._overhead += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._overhead > _MAX_HEAD:
+            self.send_400_response("Headers over 64 KiB.")
+        elif self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
+            # A beginning of the next request, which has stopped the keep-alive timer.
+            self._head_timer = self.loop.call_later(self._read_timeout, self.transport.close)
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._disarm()
+        super().on_headers_complete()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # else it is a trailer, which nobody reads
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self._overhead = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._overhead = 0
+        super().on_message_complete()
+
+    def _disarm(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+class _Refused(Exception):
+    """A request that HTTP itself refuses, with headers the answer needs."""
+
+    def __init__(self, refused: Refusal, *headers: tuple[bytes, bytes]) -> None:
+        self.refused = refused
+        self.headers = headers
+
+
+class _Gone(Exception):
+    """The sender hung up before the end of its body."""
+
+
+class _Application:
+    """The ASGI application."""
+
+    def __init__(self, config: OtlpHttpConfig, intake: Intake, pool: ThreadPoolExecutor) -> None:
+        self._limit = config.max_request_body_size
+        self._read_timeout = config.read_timeout.total_seconds()
+        self._most_buffered = config.max_buffered_size
+        self._buffered = 0
+        self._intake = intake
+        self._pool = pool
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        request = _Request(scope, receive, send)
+        try:
+            if scope["path"] == "/health":
+                _only(request, "GET")
+                await request.answer(
+                    200, b'{"status":"ok"}', (b"content-type", b"application/json")
+                )
+                return
+            signal, encoding = self._read_head(request)
+            admission = await self._admit(request, signal, encoding)
+            await request.answer(
+                200,
+                response(signal, admission),
+                (b"content-type", _PROTOBUF),
+                (b"engram-position", str(admission.position).encode()),
+            )
+        except _Gone:
+            return
+        except _Refused as error:
+            await request.refuse(error.refused, *error.headers)
+        except asyncio.CancelledError:
+            # The drain timeout of `shutdown`. Not acknowledged, so the sender has to repeat it.
+            await request.refuse(Refusal(503, Code.UNAVAILABLE, "Engram is shutting down", 1.0))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the sender gets a status
+            refused = refusal(error)
+            # A writer that has failed may raise the same object for every request, and its
+            # traceback would hold all their bodies.
+            error.__traceback__ = None
+            await request.refuse(refused)
+
+    def _read_head(self, request: _Request) -> tuple[Signal, Encoding]:
+        """What the request is, or why it is refused before its body is looked at."""
+        signal = _SIGNALS.get(request.path)
+        if signal is None:
+            raise _Refused(
+                Refusal(
+                    404, Code.NOT_FOUND, "not found; OTLP goes to /v1/traces, /v1/logs, /v1/metrics"
+                )
+            )
+        _only(request, "POST")
+        if request.content_type != _PROTOBUF:
+            raise _unsupported(
+                "content-type", request.content_type, "only application/x-protobuf for now"
+            )
+        encoding = _ENCODINGS.get(request.content_encoding)
+        if encoding is None:
+            raise _unsupported("content-encoding", request.content_encoding, "gzip or none")
+        if request.content_length > self._limit:
+            raise TooLarge(self._limit)
+        return signal, encoding
+
+    async def _admit(self, request: _Request, signal: Signal, encoding: Encoding) -> Admission:
+        """Read the body and have it stored."""
+        body = await self._read_body(request, encoding)
+        if len(body) > _INLINE_BELOW:
+            stored: Future[Admission] = await asyncio.get_running_loop().run_in_executor(
+                self._pool, self._intake.admit, signal, body, encoding
+            )
+        else:
+            stored = self._intake.admit(signal, body, encoding)
+        del body
+        return await asyncio.wrap_future(stored)
+
+    async def _read_body(self, request: _Request, encoding: Encoding) -> bytes:
+        """The complete body, as sent. Refuses at the first chunk that makes it hopeless."""
+        walker: TopLevelWalker | GunzipWalker | None = None
+        if encoding is Encoding.IDENTITY:
+            walker = TopLevelWalker(self._limit, request.content_length or None)
+        elif request.content_length > _LARGE or not request.content_length:
+            walker = GunzipWalker(self._limit)
+        held = 0
+        body = _Body()
+        try:
+            async with asyncio.timeout(self._read_timeout):
+                async for chunk in request.body():
+                    if request.seen > self._limit:
+                        raise TooLarge(self._limit)
+                    if walker is not None:
+                        walker.feed(chunk)
+                    held += len(chunk)
+                    self._buffered += len(chunk)
+                    if self._buffered > self._most_buffered:
+                        raise Overloaded("too many large requests at once")
+                    body.append(chunk)
+            if walker is not None:
+                walker.finish()
+            return body.take()
+        except TimeoutError:
+            raise _Refused(
+                Refusal(
+                    408,
+                    Code.DEADLINE_EXCEEDED,
+                    f"the body did not arrive within {self._read_timeout:g} s",
+                )
+            ) from None
+        finally:
+            body.close()
+            self._buffered -= held
+
+
+class _Body:
+    """Chunks on their way to being one body: in memory, or in a file once they are many."""
+
+    __slots__ = ("_chunks", "_file", "_size")
+
+    def __init__(self) -> None:
+        self._chunks: list[bytes] = []
+        self._file: IO[bytes] | None = None
+        self._size = 0
+
+    def append(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if self._file is None:
+            self._chunks.append(chunk)
+            if self._size <= _LARGE:
+                return
+        with _no_room():
+            if self._file is not None:
+                self._file.write(chunk)
+                return
+            # Nameless, ours alone, and gone with the process: it is telemetry before redaction.
+            self._file = tempfile.TemporaryFile(prefix="engram-")  # noqa: SIM115
+            self._file.writelines(self._chunks)
+            self._chunks.clear()
+
+    def take(self) -> bytes:
+        if self._file is not None:
+            with _no_room():
+                self._file.seek(0)
+                return self._file.read()
+        if len(self._chunks) == 1:
+            return self._chunks[0]
+        return b"".join(self._chunks)
+
+    def close(self) -> None:
+        self._chunks.clear()
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # flushes what nobody wants any more
+                self._file.close()
+            self._file = None
+
+
+@contextlib.contextmanager
+def _no_room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Overloaded(
+            f"no room for a large body in {tempfile.gettempdir()}: {error.strerror}", 5.0
+        ) from None
+
+
+class _Request:
+    """One request: its head, its body, and its one answer."""
+
+    __slots__ = (
+        "_ended",
+        "_receive",
+        "_send",
+        "content_encoding",
+        "content_length",
+        "content_type",
+        "method",
+        "path",
+        "seen",
+    )
+
+    def __init__(self, scope: Message, receive: Receive, send: Send) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.content_type = self.content_encoding = b""
+        self.content_length = 0
+        self.seen = 0
+        chunked = False
+        for name, value in scope["headers"]:
+            match name.lower():
+                case b"content-type":
+                    self.content_type = value.partition(b";")[0].strip().lower()
+                case b"content-encoding":
+                    self.content_encoding = value.strip().lower()
+                case b"content-length":
+                    self.content_length = int(value)  # llhttp has refused what is no number
+                case b"transfer-encoding":
+                    chunked = True
+        self._ended = not chunked and not self.content_length
+        self._receive = receive
+        self._send = send
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """The body in chunks as they arrive."""
+        while not self._ended:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise _Gone
+            self._ended = not message.get("more_body", False)
+            chunk: bytes = message.get("body", b"")
+            if chunk:
+                self.seen += len(chunk)
+                yield chunk
+
+    async def answer(self, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+        """Send the whole answer; the sender sees it even if it has not finished its body.
+
+        Then what is left of the body is read and thrown away for a while before the connection
+        closes, or the sender would get a reset instead of the answer, or the rest of the body
+        would pass for the next request.
+        """
+        head = [*headers, (b"content-length", str(len(body)).encode())]
+        if not self._ended:
+            head.append((b"connection", b"close"))
+        await self._send({"type": "http.response.start", "status": status, "headers": head})
+        if not self._ended:
+            await self._send({"type": "http.response.body", "body": body, "more_body": True})
+            body = b""
+            try:
+                async with asyncio.timeout(_LINGER_S):
+                    async for _ in self.body():
+                        pass
+            except (TimeoutError, _Gone):
+                pass
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def refuse(self, refused: Refusal, *headers: tuple[bytes, bytes]) -> None:
+        """Answer with a `google.rpc.Status`, which OTLP asks for in every 4xx and 5xx."""
+        head = [(b"content-type", _PROTOBUF), *headers]
+        if (delay := refused.retry_after()) is not None:
+            head.append((b"retry-after", delay))
+        await self.answer(refused.http, refused.status().SerializeToString(), *head)
+
+
+def _only(request: _Request, method: str) -> None:
+    if request.method != method:
+        raise _Refused(
+            Refusal(405, Code.UNIMPLEMENTED, f"{request.path} takes {method} only"),
+            (b"allow", method.encode()),
+        )
+
+
+def _unsupported(header: str, value: bytes, supported: str) -> _Refused:
+    shown = value[:100].decode("ascii", "replace") or "(none)"
+    return _Refused(
+        Refusal(415, Code.INVALID_ARGUMENT, f"{header} {shown} is not supported: {supported}")
+    )

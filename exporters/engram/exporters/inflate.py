@@ -1,0 +1,350 @@
+"""Bodies as sent to bytes as meant, without trusting the sender: bounded gunzip, framing check.
+
+A kilobyte of gzip can hold a megabyte of zeros.
+So nothing here keeps inflated bytes before it knows that they are within the limit and look like
+protobuf: a body that claims to be small gets one bounded attempt, every other one is counted and
+walked first, in pieces that are thrown away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from isal import isal_zlib
+
+from engram.exporters.errors import BadRequest, TooLarge
+from engram.exporters.signals import Encoding
+
+_SMALL = 1 << 20
+"""What one request may cost in memory before it is known to be good.
+
+Batches of SDKs (512 spans, ~330 kB) are below, so they are inflated once, not twice.
+"""
+
+_PIECE = 64 << 10
+_STEP = 16 << 10
+"""Compressed bytes handed over at a time: isal copies what it did not use, for every member."""
+
+_MAX_MEMBERS = 1 << 14
+"""bgzip writes one per 64 kB (1,024 in 64 MiB); a body of empty members would cost seconds."""
+
+_GZIP = 31
+"""zlib's `wbits` for a gzip header and trailer."""
+
+_Corrupt: type[Exception] = isal_zlib.error  # type: ignore[assignment] # typed as an instance
+
+
+def inflate(body: bytes, encoding: Encoding, limit: int) -> bytes:
+    """The body as its sender meant it, of at most `limit` bytes.
+
+    Several gzip members, one after the other, are one body. An empty body is a valid one.
+
+    Raises:
+        BadRequest: corrupt or truncated gzip, bytes behind it, or (above 1 MiB) no protobuf in it.
+        TooLarge: over `limit`; found without keeping what was inflated.
+    """
+    if encoding is Encoding.IDENTITY or not body:
+        if len(body) > limit:
+            raise TooLarge(limit)
+        return body
+    # The trailer tells the size (of the last member, modulo 4 GiB): a hint only, so this attempt
+    # is bounded.
+    whole: bytes | None
+    if int.from_bytes(body[-4:], "little") <= _SMALL:
+        whole = _single_member(body, _SMALL)
+        if whole is None:
+            whole = _members(body, _SMALL)
+        if whole is not None:
+            if len(whole) > limit:
+                raise TooLarge(limit)
+            return whole
+    walker = GunzipWalker(limit)
+    for chunk in _steps(body):
+        walker.feed(chunk)
+    walker.finish()
+    whole = _single_member(body, walker.size)
+    if whole is not None:
+        return whole
+    whole = _members(body, walker.size)
+    if whole is None:
+        raise AssertionError("the same bytes inflated to another size")
+    return whole
+
+
+def _steps(body: bytes) -> Iterator[memoryview]:
+    view = memoryview(body)
+    for at in range(0, len(view), _STEP):
+        yield view[at : at + _STEP]
+
+
+def _single_member(body: bytes, most: int) -> bytes | None:
+    """The inflated body if it is exactly one good member of at most `most` bytes."""
+    stream = isal_zlib.decompressobj(wbits=_GZIP)
+    try:
+        # One byte more: at exactly `most` isal may stop before it has read the trailer.
+        whole: bytes = stream.decompress(body, most + 1)
+    except _Corrupt:
+        return None
+    return whole if stream.eof and not stream.unused_data and len(whole) <= most else None
+
+
+def _members(body: bytes, most: int) -> bytes | None:
+    """The inflated body, of any number of members, unless it is over `most` bytes.
+
+    Raises:
+        BadRequest: it is no gzip, or not all of it.
+    """
+    gunzip = _Gunzip()
+    pieces: list[bytes] = []
+    for chunk in _steps(body):
+        for piece in gunzip.feed(chunk):
+            pieces.append(piece)
+            most -= len(piece)
+            if most < 0:
+                return None
+    gunzip.finish()
+    return b"".join(pieces)
+
+
+class _Gunzip:
+    """Inflates all members of a body that comes in chunks, in pieces of at most 64 KiB."""
+
+    __slots__ = ("_members", "_stream")
+
+    def __init__(self) -> None:
+        self._members = 0
+        self._stream: isal_zlib.Decompress | None = None
+
+    def feed(self, chunk: bytes | memoryview) -> Iterator[bytes]:
+        """What the chunk holds; to be read to its end before the next chunk.
+
+        Raises:
+            BadRequest: where the gzip stops being gzip.
+        """
+        waiting = chunk
+        while True:
+            if self._stream is None:
+                if not waiting:
+                    return
+                self._members += 1
+                if self._members > _MAX_MEMBERS:
+                    raise BadRequest(f"the body has more than {_MAX_MEMBERS} gzip members")
+                self._stream = isal_zlib.decompressobj(wbits=_GZIP)
+            try:
+                piece = self._stream.decompress(waiting, _PIECE)
+            except _Corrupt as error:
+                where = "behind the gzip body" if self._members > 1 else "in the gzip body"
+                raise BadRequest(f"corrupt or foreign bytes {where}: {error}") from None
+            if piece:
+                yield piece
+            if self._stream.eof:
+                waiting, self._stream = self._stream.unused_data, None
+            elif not waiting and not piece:
+                return
+            else:
+                waiting = self._stream.unconsumed_tail
+
+    def finish(self) -> None:
+        """Say that no more chunks come.
+
+        Raises:
+            BadRequest: a member is not complete.
+        """
+        if self._stream is not None:
+            raise BadRequest("the gzip body is truncated, or foreign bytes follow it")
+
+
+class GunzipWalker:
+    """`TopLevelWalker` for a gzipped body that comes in chunks; counts, and keeps nothing."""
+
+    __slots__ = ("_gunzip", "_limit", "_walker", "size")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._gunzip = _Gunzip()
+        self._walker = TopLevelWalker(limit)
+        self.size = 0
+        """Inflated bytes so far."""
+
+    def feed(self, chunk: bytes | memoryview) -> None:
+        """Look into the next bytes.
+
+        Raises:
+            BadRequest: this is no gzip, or no protobuf in gzip.
+            TooLarge: more than the limit is in it.
+        """
+        for piece in self._gunzip.feed(chunk):
+            self.size += len(piece)
+            if self.size > self._limit:
+                raise TooLarge(self._limit)
+            self._walker.feed(piece)
+
+    def finish(self) -> None:
+        """Say that no more bytes come.
+
+        Raises:
+            BadRequest: the gzip or the protobuf in it is not complete.
+        """
+        self._gunzip.finish()
+        self._walker.finish()
+
+
+_VARINT, _FIXED64, _LEN, _FIXED32 = 0, 1, 2, 5
+_MAX_HEAD = 15
+"""Bytes of the longest tag and the longest varint behind it: all that is ever carried over."""
+
+_CHILD = (1, 2, 2)
+"""The field to look into at each depth: a request's resources, their scopes, their records.
+
+The numbers are the same for traces, logs and metrics.
+"""
+
+_KNOWN = ((1,), (1, 2, 3, 1000), (1, 2, 3))
+"""The fields of the same three messages (1000 is from before 2022)."""
+
+_MAX_UNKNOWN = 64 << 10
+"""What fields of a later OTLP may take, on those levels.
+
+Much text passes for protobuf (`xx` is field 15 with value 120), but not as fields of a request.
+"""
+
+_MANY, _BYTES_A_FIELD = 1 << 16, 16
+"""How many fields a body may have on the levels we walk: so many, and one more for every 16 bytes.
+
+64 MiB of empty resources (64 kB as gzip) would take a parser 2 GB, and us a quarter of a minute.
+"""
+
+_WIDE_RECORD = 64 << 10
+"""Records above this have their own fields walked; a look into each would cost 20 steps a span."""
+
+
+class TopLevelWalker:
+    """Checks that bytes arriving in chunks are framed like a protobuf request, keeping none.
+
+    Says no at the first impossible tag or length, which for zeros, text, JSON or random bytes is
+    nearly always in the first chunk. What it lets pass still needs a real parse.
+
+    Within the first 1 MiB only the top level is walked (a microsecond a chunk: SDKs send one or a
+    few resources), unless one message is larger than that. Beyond, the walk goes down to the
+    records, so that a large body of nonsense behind one good tag is not buffered to its end.
+    """
+
+    __slots__ = ("_carry", "_ends", "_fields", "_limit", "_next", "_seen", "_size", "_unknown")
+
+    def __init__(self, limit: int, size: int | None = None) -> None:
+        self._limit = limit
+        self._size = size  # of the whole body, if its sender said so
+        self._seen = 0  # bytes fed
+        self._next = 0  # absolute place of the next tag
+        self._carry = b""  # the beginning of a tag that a chunk cut
+        self._ends: list[int] = []  # where the messages that we are inside of end
+        self._fields = 0
+        self._unknown = 0  # bytes of fields that no request has
+
+    def feed(self, chunk: bytes) -> None:
+        """Look at the next bytes.
+
+        Raises:
+            BadRequest: no continuation can make this a protobuf request of the size it should be.
+            TooLarge: it may well be one, but one over the limit.
+        """
+        carry, ends, fields = self._carry, self._ends, self._fields
+        last = self._limit if self._size is None else self._size
+        base = self._seen - len(carry)
+        self._seen += len(chunk)
+        if self._next >= self._seen:
+            return
+        view = carry + chunk if carry else chunk
+        size = len(view)
+        self._carry = b""
+        at = self._next - base
+        while at < size:
+            while ends and base + at == ends[-1]:
+                ends.pop()
+            start = at
+            fields += 1
+            # The tag.
+            tag = shift = 0
+            while at < size:
+                byte = view[at]
+                at += 1
+                tag |= (byte & 127) << shift
+                if byte < 128:
+                    break
+                shift += 7
+                if shift > 28:
+                    raise self._refusal(base + start, "a tag of more than 5 bytes")
+            else:
+                self._carry = view[start:]
+                at = start
+                break
+            kind = tag & 7
+            if tag < 8 or tag >> 32 or kind not in (_VARINT, _FIXED64, _LEN, _FIXED32):
+                raise self._refusal(base + start, f"{tag:#x} is no protobuf tag")
+            # Its value, or the length of it.
+            depth = len(ends)
+            known = depth > 2 or (kind == _LEN and tag >> 3 in _KNOWN[depth])
+            if kind == _FIXED64:
+                at += 8
+            elif kind == _FIXED32:
+                at += 4
+            else:
+                value = shift = 0
+                while at < size:
+                    byte = view[at]
+                    at += 1
+                    value |= (byte & 127) << shift
+                    if byte < 128:
+                        break
+                    shift += 7
+                    if shift > 63:
+                        raise self._refusal(base + start, "a varint of more than 10 bytes")
+                else:
+                    self._carry = view[start:]
+                    at = start
+                    break
+                if kind == _LEN:
+                    inside = base + at
+                    at += value
+                    end = base + at
+                    if (
+                        depth < 3
+                        and tag >> 3 == _CHILD[depth]
+                        and (inside > _SMALL or value > _SMALL)
+                        and (depth < 2 or value > _WIDE_RECORD)
+                        and value
+                    ):
+                        if end > (ends[-1] if ends else last):
+                            raise self._overrun(base + start, known)
+                        ends.append(end)
+                        at = inside - base
+                        continue
+            if base + at > (ends[-1] if ends else last):
+                raise self._overrun(base + start, known)
+            if not known:
+                self._unknown += at - start
+                if self._unknown > _MAX_UNKNOWN:
+                    raise self._refusal(base + start, "too many fields that OTLP does not have")
+        self._next = base + at
+        self._fields = fields
+        if fields > _MANY + self._seen // _BYTES_A_FIELD:
+            raise self._refusal(base + at, "more fields than telemetry of its size can have")
+
+    def finish(self) -> None:
+        """Say that no more bytes come.
+
+        Raises:
+            BadRequest: the last message is not complete.
+        """
+        while self._ends and self._next == self._ends[-1]:
+            self._ends.pop()
+        if self._carry or self._ends or self._next != self._seen:
+            raise BadRequest("the body ends in the middle of a protobuf field")
+
+    def _overrun(self, place: int, known: bool) -> BadRequest:
+        if known and not self._ends and self._size is None:
+            return TooLarge(self._limit)
+        return self._refusal(place, "a field runs past the end of its message")
+
+    def _refusal(self, place: int, what: str) -> BadRequest:
+        return BadRequest(f"the body is not a protobuf request: at byte {place}, {what}")
