@@ -46,7 +46,7 @@ class OtlpGrpcConfig:
     endpoint: str = "127.0.0.1:4317"
     """Where to listen; loopback only. Port 0 lets the system choose."""
 
-    max_recv_msg_size_mib: int = 16
+    max_recv_msg_size_mib: int = 4
     """Refuse messages that are larger as sent. The limit on inflated bytes is the intake's."""
 
     max_concurrent_streams: int = 64

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from engram.collector.component import Component, Kind
-from engram.collector.config import Config
+from engram.collector.config import Config, check_rules
 from engram.collector.debug import DebugReporter
 from engram.collector.receivers import (
     OtlpGrpcConfig,
@@ -29,7 +30,6 @@ from engram.collector.registry import (
 )
 from engram.collector.roles.process import Supervised, set_up_log, stop_event
 from engram.exporters.control import ControlServer
-from engram.exporters.control import ControlServer
 from engram.exporters.engine import Engine, EngineSettings
 from engram.exporters.errors import StoreError
 from engram.exporters.home import Home
@@ -43,6 +43,10 @@ _DRAIN_S: Final = 3.0
 _LOOK_S: Final = 0.5
 """How often it is looked whether the engine still lives. A dead one ends the process: `up` starts
 another, which replays the log."""
+
+_SWITCH_S: Final = 0.0005
+"""A receiver's thread waits this long for the interpreter while the decoder computes, not 5 ms: an
+acknowledgement takes several turns, and its slowest hundredth is made of these waits."""
 
 _NO_LIMIT: Final = 1 << 62
 
@@ -66,17 +70,18 @@ def run(home: Home, config: Config, supervised: Supervised) -> int:
     set_up_log(config.log_level)
     stop = stop_event(supervised)
     check_rules(config)
+    sys.setswitchinterval(_SWITCH_S)
     engine = Engine(home, engine_settings(config))
     endpoints: dict[str, str] = {}
     with ExitStack() as running:  # stops in the reverse order: receivers first, then the engine
         engine.start()
         running.callback(engine.shutdown, _DRAIN_S)
-        for component in (ControlServer(engine), *debug_reporters(home, config)):
-            component.start()
-            running.callback(component.shutdown)
         control = ControlServer(engine)
         control.start()
         running.callback(control.shutdown)
+        for reporter in debug_reporters(home, config):
+            reporter.start()
+            running.callback(reporter.shutdown)
         for name, endpoint, receiver in receivers(config, engine):
             receiver.start()
             running.callback(receiver.shutdown)
@@ -97,19 +102,6 @@ def run(home: Home, config: Config, supervised: Supervised) -> int:
         _LOG.info("stopping")
     _LOG.info("stopped")
     return 0
-
-
-def check_rules(config: Config) -> None:
-    """Check the operator's rules before anything starts; the built-in ones need no checking.
-
-    Raises:
-        ConfigError: with every problem.
-    """
-    memory = config.settings(Kind.EXPORTER, "memory", MemoryExporter)
-    if memory is not None and memory.rules:
-        from engram.exporters.rules.load import load
-
-        load([dict(rule) for rule in memory.rules])
 
 
 def debug_reporters(home: Home, config: Config) -> Iterator[DebugReporter]:
@@ -138,14 +130,9 @@ def engine_settings(config: Config) -> EngineSettings:
         limit_memory_bytes=limiter.soft_limit_mib * MIB if limiter else _NO_LIMIT,
         retention_s=memory.retention.total_seconds(),
         compact_interval_s=memory.compact_interval.total_seconds(),
-        redaction=redaction_settings(redaction) if redaction else None,
+        redaction=asdict(redaction) if redaction else None,
         rules=memory.rules,
     )
-
-
-def redaction_settings(redaction: Redaction) -> dict[str, Any]:
-    """The keys that were given; the redactor has the built-in patterns for the others."""
-    return {name: value for name, value in asdict(redaction).items() if value is not None}
 
 
 def _largest_request(config: Config) -> int:

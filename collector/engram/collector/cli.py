@@ -1,0 +1,380 @@
+"""`engram`: the command line.
+
+Only light parts of the standard library are imported here; every command imports what it needs.
+`engram --help` costs the start of Python and no more, and a test bans the rest.
+Exit codes are documented in `docs/cli.md`, and made in one place: `_fail`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING, Final
+
+from engram.exporters.errors import (
+    BadRequest,
+    ConfigError,
+    EngramError,
+    HomeBusy,
+    NotFound,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from engram.collector.config import Config
+    from engram.collector.roles.process import Supervised
+    from engram.exporters.home import Home
+
+OK: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+NOT_FOUND: Final = 3
+BUSY: Final = 4
+INTERRUPTED: Final = 130
+
+_CODES = """exit codes:
+  0    done
+  1    failed
+  2    wrong usage, configuration or query
+  3    not found: no lake in this home, no such file
+  4    home busy (another collector writes to it), or no collector is running
+  130  interrupted"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code. The entry point of the `engram` script."""
+    try:
+        # Not as defaults of the parser: those would undo an option that stands before the command.
+        start = argparse.Namespace(home=None, config=None, json=False)
+        options = _parser().parse_args(arguments, start)
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else USAGE
+    if getattr(options, "ready_fd", None) is not None:
+        import signal
+
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to answer
+    try:
+        code = _COMMANDS[options.command](options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`| head`) had enough. Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except Exception as error:
+        failed = _fail(error, as_json=options.json)
+        if failed is None:
+            raise
+        return failed
+    return code
+
+
+def _fail(error: Exception, *, as_json: bool) -> int | None:
+    """The one map of errors to exit codes and messages; None for what is a bug of ours."""
+    from engram.collector.control import NotRunning
+
+    text, code = str(error), FAILED
+    if isinstance(error, ConfigError | BadRequest):
+        code = USAGE
+    elif isinstance(error, NotFound):
+        code = NOT_FOUND
+    elif isinstance(error, HomeBusy | NotRunning):
+        code = BUSY
+    elif isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("engram"):
+        text = f'this needs the package {error.name}: pip install "engram[server]"'
+    elif _is_duckdb(error, "ProgrammingError", "NotSupportedError", "DataError"):
+        code = USAGE
+    elif not isinstance(error, EngramError | OSError) and not _is_duckdb(error, "Error"):
+        return None
+    if as_json:
+        import json
+
+        kind = type(error).__name__
+        body: dict[str, object] = {"type": kind, "message": text, "exit_code": code}
+        if isinstance(error, ConfigError):
+            body["problems"] = error.problems
+        print(json.dumps({"error": body}), file=sys.stderr)
+    else:
+        print(f"engram: {text}", file=sys.stderr)
+    return code
+
+
+def _is_duckdb(error: Exception, *names: str) -> bool:
+    duckdb = sys.modules.get("duckdb")
+    return duckdb is not None and any(isinstance(error, getattr(duckdb, name)) for name in names)
+
+
+# -- arguments -------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    # SUPPRESS: an option before the command is not undone by its absence after it.
+    common.add_argument(
+        "--home", metavar="DIR", default=argparse.SUPPRESS, help="home (ENGRAM_HOME, ./.engram)"
+    )
+    common.add_argument(
+        "--config",
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="pipeline (ENGRAM_CONFIG, ./otel-config.yaml, built-in)",
+    )
+    common.add_argument(
+        "--json", action="store_true", default=argparse.SUPPRESS, help="answer in JSON"
+    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="engram",
+        description="Turns OpenTelemetry into durable, typed, queryable memory.",
+        epilog=_CODES,
+        formatter_class=raw,
+        parents=[common],
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, help_: str, description: str = "") -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=help_,
+            description=description or help_[0].upper() + help_[1:] + ".",
+            parents=[common],
+            formatter_class=raw,
+        )
+
+    add("up", "run everything: collect, learn and serve, kept alive")
+    for role, help_ in (
+        ("collect", "take OTLP and write the lake"),
+        ("learn", "keep the search index from the lake"),
+        ("serve", "the page and REST reads, on loopback"),
+    ):
+        one = add(role, help_)
+        one.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
+    sql = add("sql", "query the lake, also while it is being written", _SQL_HELP)
+    sql.add_argument("query", help='one SELECT, or "-" to read it from stdin')
+    search = add("search", "find memories by meaning and words")
+    search.add_argument("query", help="what to look for")
+    search.add_argument(
+        "--type", action="append", dest="types", metavar="TYPE", help="only this type (repeatable)"
+    )
+    search.add_argument("--service", metavar="NAME", help="only from this service")
+    search.add_argument("--limit", type=_positive, default=10, metavar="N", help="at most (10)")
+    add("status", "what runs, and what is stored")
+    add("flush", "wait until everything acknowledged so far can be queried")
+    add("compact", "merge small files of the lake now")
+    config = add("config", "check the configuration")
+    config.add_argument("action", choices=["validate"], help="what to do")
+    add("version", "the versions of Engram and its parts")
+    return parser
+
+
+_SQL_HELP = """Query the lake read-only, also while it is being written.
+
+tables and views: spans, logs, metrics, memories, one view for each memory type
+  engram sql "SELECT type, count(*) FROM memories GROUP BY type"
+  engram sql "SHOW TABLES"
+"""
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 1000:
+        raise argparse.ArgumentTypeError("must be between 1 and 1000")
+    return number
+
+
+def _config(options: argparse.Namespace) -> Config:
+    from engram.collector.config import find_file, load
+
+    return load(find_file(options.config))
+
+
+def _home(options: argparse.Namespace, config: Config | None = None) -> Home:
+    """The home of --home, ENGRAM_HOME, the configuration, or ./.engram; the first that says one."""
+    from engram.exporters.home import Home
+
+    if options.home or os.environ.get("ENGRAM_HOME"):
+        return Home.find(options.home)
+    if config is None and _has_config(options):
+        config = _config(options)
+    if config is not None:
+        from engram.collector.component import Kind
+        from engram.collector.registry import MemoryExporter
+
+        memory = config.settings(Kind.EXPORTER, "memory", MemoryExporter)
+        return Home.find(memory.path if memory else None)
+    return Home.find()
+
+
+def _has_config(options: argparse.Namespace) -> bool:
+    return bool(
+        options.config or os.environ.get("ENGRAM_CONFIG") or os.path.isfile("otel-config.yaml")
+    )
+
+
+# -- roles -----------------------------------------------------------------------------------------
+
+
+def _up(options: argparse.Namespace) -> int:
+    from engram.collector.roles.up import Supervisor
+
+    arguments: list[str] = []
+    if options.home:
+        arguments += ["--home", os.path.abspath(options.home)]
+    if options.config:
+        arguments += ["--config", os.path.abspath(options.config)]
+    return Supervisor(arguments, home=options.home, as_json=options.json).run()
+
+
+def _supervised(options: argparse.Namespace) -> Supervised:
+    from engram.collector.roles.process import Supervised
+
+    return Supervised(options.ready_fd)
+
+
+def _collect(options: argparse.Namespace) -> int:
+    config = _config(options)
+    home = _home(options, config)
+    from engram.collector.roles.collect import run
+
+    return run(home, config, _supervised(options))
+
+
+def _learn(options: argparse.Namespace) -> int:
+    config = _config(options)
+    home = _home(options, config)
+    from engram.collector.roles.learn import run
+
+    return run(home, _supervised(options), config.log_level)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    config = _config(options)
+    home = _home(options, config)
+    from engram.collector.registry import Api
+    from engram.collector.roles.serve import run
+
+    return run(home, config.api or Api(), _supervised(options), config.log_level)
+
+
+# -- questions -------------------------------------------------------------------------------------
+
+
+def _sql(options: argparse.Namespace) -> int:
+    from engram.collector import query
+    from engram.collector.output import write_json, write_table
+
+    text = sys.stdin.read() if options.query == "-" else options.query
+    with query.reader(_home(options)) as connection:
+        result = query.run(connection, text)
+        (write_json if options.json else write_table)(result, sys.stdout)
+    return OK
+
+
+def _search(options: argparse.Namespace) -> int:
+    from engram.collector.find import find
+    from engram.collector.output import dumps, write_hits
+
+    hits = find(
+        _home(options),
+        options.query,
+        limit=options.limit,
+        types=options.types,
+        service=options.service,
+    )
+    if options.json:
+        print(dumps(hits))
+    else:
+        write_hits(hits, sys.stdout)
+    return OK
+
+
+def _status(options: argparse.Namespace) -> int:
+    from engram.collector.output import dumps, write_status
+    from engram.collector.status import status
+
+    facts = status(_home(options))
+    if options.json:
+        print(dumps(facts))
+    else:
+        write_status(facts, sys.stdout)
+    return OK
+
+
+def _ask(options: argparse.Namespace) -> int:
+    from engram.collector.control import ask
+    from engram.collector.output import dumps, write_status
+
+    answer = ask(_home(options), options.command, timeout_s=120.0)
+    if options.json:
+        print(dumps(answer))
+    else:
+        write_status(answer, sys.stdout)
+    return OK
+
+
+def _config_command(options: argparse.Namespace) -> int:
+    config = _config(options)
+    from engram.collector.component import Kind
+    from engram.collector.config import check_rules
+    from engram.collector.registry import factories
+
+    check_rules(config)
+
+    file: Path = config.file
+    used = [
+        {"kind": kind.singular, "id": str(at), "summary": factories(kind)[at.type].summary}
+        for kind in Kind
+        for at in config.used(kind)
+    ]
+    if options.json:
+        import json
+
+        print(json.dumps({"file": str(file), "valid": True, "components": used}))
+        return OK
+    print(f"{file} is valid")
+    for one in used:
+        print(f"  {one['kind']:10} {one['id']:16} {one['summary']}")
+    return OK
+
+
+def _version(options: argparse.Namespace) -> int:
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    names = ("engram", "duckdb", "lancedb", "polars", "pyarrow", "opentelemetry-sdk")
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    if options.json:
+        import json
+
+        print(json.dumps(found))
+        return OK
+    for name in (*names, "python"):
+        print(f"{name} {found[name] or 'not installed'}")
+    return OK
+
+
+_COMMANDS: Final = {
+    "up": _up,
+    "collect": _collect,
+    "learn": _learn,
+    "serve": _serve,
+    "sql": _sql,
+    "search": _search,
+    "status": _status,
+    "flush": _ask,
+    "compact": _ask,
+    "config": _config_command,
+    "version": _version,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""Answers as text: aligned tables for people, JSON for programs.
+
+What is printed was said by somebody's program: control characters never reach the terminal raw.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import unicodedata
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from itertools import islice
+from typing import Any, Final, TextIO
+
+from engram.collector.query import Result
+
+_MEASURED_ROWS: Final = 1000
+"""The widths of a table are those of its first rows: a result may be larger than memory."""
+
+_LEAST_WIDTH: Final = 6
+
+
+def plain(value: Any) -> Any:
+    """A value of DuckDB as JSON has it: ISO times, hex bytes, null for what is not a number."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Decimal):
+        if not value.is_finite():
+            return None
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return str(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).hex()
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(one) for one in value]
+    return str(value)
+
+
+def dumps(value: Any) -> str:
+    """JSON text of anything `plain` knows."""
+    return json.dumps(plain(value), ensure_ascii=False)
+
+
+def write_json(result: Result, out: TextIO) -> None:
+    """One array of objects, written as the rows come."""
+    out.write("[")
+    for at, row in enumerate(result.rows):
+        out.write(",\n " if at else "")
+        out.write(dumps(dict(zip(result.columns, row, strict=True))))
+    out.write("]\n")
+
+
+def printable(text: str) -> str:
+    """The text in one line, without anything a terminal would obey."""
+    if text.isprintable():
+        return text
+    names = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+    return "".join(
+        one if one.isprintable() else names.get(one) or f"\\x{ord(one):02x}" for one in text
+    )
+
+
+def _cell(value: Any) -> str:
+    value = plain(value)
+    if value is None:
+        return "NULL"
+    if isinstance(value, bool | list | dict):
+        return printable(json.dumps(value, ensure_ascii=False))
+    return printable(value) if isinstance(value, str) else str(value)
+
+
+def _width(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1
+        for one in text
+    )
+
+
+def _fit(text: str, width: int, *, right: bool = False) -> str:
+    room = width - _width(text)
+    if room >= 0:
+        return " " * room + text if right else text + " " * room
+    kept, used = [], 1
+    for one in text:
+        used += _width(one)
+        if used > width:
+            break
+        kept.append(one)
+    shortened = "".join(kept) + "…"
+    return shortened + " " * (width - _width(shortened))
+
+
+def terminal_width(out: TextIO) -> int | None:
+    """Columns of the terminal; None when the output goes elsewhere."""
+    return shutil.get_terminal_size().columns if out.isatty() else None
+
+
+def write_table(result: Result, out: TextIO) -> None:
+    """Aligned columns: shortened to the terminal, whole when piped."""
+    rows = iter(result.rows)
+    head = list(islice(rows, _MEASURED_ROWS))
+    cells = [[_cell(value) for value in row] for row in head]
+    names = [printable(name) for name in result.columns]
+    widths = [
+        max([_width(name), *(_width(row[at]) for row in cells)]) for at, name in enumerate(names)
+    ]
+    right = [
+        any(isinstance(row[at], int | float | Decimal) for row in head)
+        and not any(isinstance(row[at], bool | str) for row in head)
+        for at in range(len(names))
+    ]
+    width = terminal_width(out)
+    if width is not None:
+        widths = _shrink(widths, width - 2 * (len(widths) - 1))
+
+    def line(texts: Iterable[str]) -> str:
+        parts = [
+            _fit(text, at, right=side) if width is not None or _width(text) <= at else text
+            for text, at, side in zip(texts, widths, right, strict=True)
+        ]
+        return "  ".join(parts).rstrip() + "\n"
+
+    out.write(line(names))
+    out.write("  ".join("-" * at for at in widths) + "\n")
+    count = len(head)
+    out.writelines(line(row) for row in cells)
+    for row in rows:
+        count += 1
+        out.write(line(_cell(value) for value in row))
+    if width is not None:
+        out.write(f"({count} row{'' if count == 1 else 's'})\n")
+
+
+def _shrink(widths: list[int], room: int) -> list[int]:
+    """Take from the widest columns until the table fits."""
+    widths = [min(width, max(room, _LEAST_WIDTH)) for width in widths]
+    while sum(widths) > room and max(widths, default=0) > _LEAST_WIDTH:
+        widths[widths.index(max(widths))] -= 1
+    return widths
+
+
+def write_hits(hits: list[dict[str, Any]], out: TextIO) -> None:
+    """Search results for people: what, when, where from, and how far to trust it."""
+    width = (terminal_width(out) or 100) - 4
+    if not hits:
+        out.write("nothing found\n")
+    for at, hit in enumerate(hits, start=1):
+        about = [
+            str(hit.get("type", "")),
+            str(plain(hit.get("time")) or "")[:19],
+            str(hit.get("service") or ""),
+            f"score {hit.get('score') or 0:.3f}",
+            "/".join(str(hit[key]) for key in ("source", "trust") if hit.get(key)),
+        ]
+        out.write(f"{at:2}  {printable('  '.join(one for one in about if one))}\n")
+        title = printable(str(hit.get("title") or ""))
+        content = printable(" ".join(str(hit.get("content") or "").split()))
+        for text in dict.fromkeys((title, content)):
+            if text:
+                out.write(f"    {_fit(text, width).rstrip() if _width(text) > width else text}\n")
+
+
+def write_status(facts: Mapping[str, Any], out: TextIO, indent: str = "") -> None:
+    """Names and values, nested ones indented."""
+    names = [str(key) for key in facts]
+    width = max((len(name) for name in names), default=0)
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            out.write(f"{indent}{key}{'' if value else ': none'}\n")
+            write_status(value, out, indent + "  ")
+        else:
+            out.write(f"{indent}{str(key).ljust(width)}  {_cell(value)}\n")

@@ -1,0 +1,261 @@
+"""The built-in component types and their settings: every key of `otel-config.yaml` is here.
+
+What a field means stands under the field; `docs/configuration.md` is the same list for people,
+and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Final, Literal, NewType
+
+from engram.collector.component import Factory, Kind
+
+Size = NewType("Size", int)
+"""Bytes. In the file a number, or text such as `64MiB`."""
+
+MIB: Final = 1024 * 1024
+
+
+def split_endpoint(endpoint: str) -> tuple[str, int]:
+    """`host:port` or `[v6]:port` in its two parts.
+
+    Raises:
+        ValueError: it is neither, or the port is none.
+    """
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]/\s]+)):(\d{1,5})", endpoint)
+    if match is None or int(match[3]) > 65535:
+        raise ValueError(f"{endpoint!r} is no endpoint; write host:port, such as 127.0.0.1:4318")
+    return match[1] or match[2], int(match[3])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the host."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _endpoint_problems(endpoint: str) -> Iterator[str]:
+    try:
+        host, _ = split_endpoint(endpoint)
+    except ValueError as error:
+        yield f"endpoint: {error}"
+        return
+    if not is_loopback(host):
+        yield (
+            f"endpoint: {endpoint!r} is reachable from other machines and nothing asks them who "
+            "they are; use 127.0.0.1, and a Collector or reverse proxy in front for remote senders"
+        )
+
+
+def _at_least(minimum: int, **values: float) -> Iterator[str]:
+    for name, value in values.items():
+        if value < minimum:
+            yield f"{name}: {value:g} is too small, the least is {minimum}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcServer:
+    """OTLP over gRPC."""
+
+    endpoint: str = "127.0.0.1:4317"
+    """Where to listen. Port 0 takes a free one. Loopback only."""
+
+    max_recv_msg_size_mib: int = 4
+    """The largest request as sent, in MiB. Inflated, the larger of the two limits holds."""
+
+    def problems(self) -> Iterator[str]:
+        """Say what is wrong."""
+        yield from _endpoint_problems(self.endpoint)
+        yield from _at_least(1, max_recv_msg_size_mib=self.max_recv_msg_size_mib)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpServer:
+    """OTLP over HTTP: protobuf and JSON, plain or gzip."""
+
+    endpoint: str = "127.0.0.1:4318"
+    """Where to listen. Port 0 takes a free one. Loopback only."""
+
+    max_request_body_size: Size = Size(64 * MIB)
+    """The largest request as sent. Inflated, the larger of the two limits holds."""
+
+    def problems(self) -> Iterator[str]:
+        """Say what is wrong."""
+        yield from _endpoint_problems(self.endpoint)
+        yield from _at_least(1024, max_request_body_size=self.max_request_body_size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocols:
+    """Which doors are open: those listed; without `protocols`, both."""
+
+    grpc: GrpcServer | None = field(default_factory=GrpcServer)
+    """OTLP/gRPC."""
+
+    http: HttpServer | None = field(default_factory=HttpServer)
+    """OTLP/HTTP."""
+
+    def problems(self) -> Iterator[str]:
+        """Say what is wrong."""
+        if self.grpc is None and self.http is None:
+            yield "at least one of grpc and http must be listed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtlpReceiver:
+    """Settings of the `otlp` receiver."""
+
+    protocols: Protocols = field(default_factory=Protocols)
+    """The doors."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryLimiter:
+    """Settings of the `memory_limiter` processor: refuse, retryably, before memory runs out."""
+
+    check_interval: timedelta = timedelta(seconds=1)
+    """As in the Collector. Memory is looked at with every batch, at least four times a second."""
+
+    limit_mib: int = 600
+    """The most resident memory the collect process should have, in MiB."""
+
+    spike_limit_mib: int | None = None
+    """Requests are refused this many MiB below the limit. Null is a fifth of the limit."""
+
+    @property
+    def soft_limit_mib(self) -> int:
+        """Where refusing begins."""
+        spike = self.limit_mib // 5 if self.spike_limit_mib is None else self.spike_limit_mib
+        return self.limit_mib - spike
+
+    def problems(self) -> Iterator[str]:
+        """Say what is wrong."""
+        yield from _at_least(64, limit_mib=self.limit_mib)
+        if self.check_interval <= timedelta(0):
+            yield "check_interval: must be more than 0"
+        if self.spike_limit_mib is not None and not 0 <= self.spike_limit_mib < self.limit_mib:
+            yield f"spike_limit_mib: must be between 0 and limit_mib ({self.limit_mib})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Settings of the `batch` processor: how often the lake commits."""
+
+    send_batch_size: int = 16384
+    """Commit when this many records wait."""
+
+    timeout: timedelta = timedelta(seconds=1)
+    """Commit when the oldest record has waited this long."""
+
+    def problems(self) -> Iterator[str]:
+        """Say what is wrong."""
+        yield from _at_least(1, send_batch_size=self.send_batch_size)
+        if not timedelta(milliseconds=50) <= self.timeout <= timedelta(minutes=1):
+            yield "timeout: must be between 50ms and 1m"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redaction:
+    """Settings of the `redaction` processor: what must not become queryable."""
+
+    allow_all_keys: bool = True
+    """Keep keys that no list names. Must be true: Engram drops no attribute."""
+
+    ignored_keys: tuple[str, ...] = ()
+    """Keys whose value is never replaced because of its key."""
+
+    blocked_key_patterns: tuple[str, ...] = ()
+    """Regular expressions: more keys, besides the built-in ones, whose value is replaced."""
+
+    blocked_values: tuple[str, ...] = ()
+    """Regular expressions: more secrets inside values; the matching part is replaced."""
+
+    allowed_values: tuple[str, ...] = ()
+    """Regular expressions: values that stay as they are when one matches the whole value."""
+
+    summary: Literal["debug", "info", "silent"] = "silent"
+    """Accepted for the Collector's sake: nothing is added to a record."""
+
+    def problems(self) -> Iterator[str]:
+        """Say what is wrong."""
+        if not self.allow_all_keys:
+            yield "allow_all_keys: only true is supported; block keys with blocked_key_patterns"
+        for name in ("blocked_key_patterns", "blocked_values", "allowed_values"):
+            for at, pattern in enumerate(getattr(self, name)):
+                try:
+                    re.compile(pattern)
+                except re.error as error:
+                    yield f"{name}[{at}]: {pattern!r} is no regular expression: {error}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryExporter:
+    """Settings of the `memory` exporter: the home, and what becomes a memory."""
+
+    path: str | None = None
+    """The home directory. Null is --home, else ENGRAM_HOME, else ./.engram."""
+
+    rules: tuple[Mapping[str, Any], ...] = ()
+    """Rules of your own, before the built-in ones: their grammar is on top of `default.yaml`."""
+
+    retention: timedelta = timedelta(0)
+    """Records older than this are deleted. 0 keeps them forever."""
+
+    max_wal_mib: int = 4096
+    """Senders are refused, retryably, when this much waits to be committed."""
+
+    compact_interval: timedelta = timedelta(minutes=1)
+    """How often small files are merged."""
+
+    def problems(self) -> Iterator[str]:
+        """Say what is wrong."""
+        yield from _at_least(16, max_wal_mib=self.max_wal_mib)
+        if self.retention < timedelta(0):
+            yield "retention: must be 0 (forever) or more"
+        if self.compact_interval < timedelta(seconds=1):
+            yield "compact_interval: must be 1s or more"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DebugExporter:
+    """Settings of the `debug` exporter: says in the log what went by."""
+
+    verbosity: Literal["basic", "normal", "detailed"] = "basic"
+    """basic: counts of each commit; normal: and by service; detailed: and by memory type."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Api:
+    """Settings of the `api` extension: the page and the REST reads of `engram serve`."""
+
+    endpoint: str = "127.0.0.1:4319"
+    """Where to listen. Port 0 takes a free one. Loopback only."""
+
+    def problems(self) -> Iterator[str]:
+        """Say what is wrong."""
+        yield from _endpoint_problems(self.endpoint)
+
+
+FACTORIES: Final = (
+    Factory(Kind.RECEIVER, "otlp", OtlpReceiver, "takes OTLP over gRPC and HTTP"),
+    Factory(Kind.PROCESSOR, "memory_limiter", MemoryLimiter, "refuses before memory runs out"),
+    Factory(Kind.PROCESSOR, "batch", Batch, "how often the lake commits"),
+    Factory(Kind.PROCESSOR, "redaction", Redaction, "masks secrets before they can be queried"),
+    Factory(Kind.EXPORTER, "memory", MemoryExporter, "records and memories into the lake"),
+    Factory(Kind.EXPORTER, "debug", DebugExporter, "counts of each batch, in the log"),
+    Factory(Kind.EXTENSION, "api", Api, "the page and REST reads (engram serve)"),
+)
+
+
+def factories(kind: Kind) -> dict[str, Factory]:
+    """The component types of one section, by name."""
+    return {factory.type: factory for factory in FACTORIES if factory.kind is kind}

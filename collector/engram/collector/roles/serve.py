@@ -1,0 +1,115 @@
+"""`engram serve`: the page and REST reads, on loopback.
+
+Owns no data. LanceDB is imported by the first search and not before: idle, this role is small.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterator
+
+import uvicorn
+
+from engram.collector import api
+from engram.collector.find import SERVE_FILE
+from engram.collector.registry import Api, split_endpoint
+from engram.collector.roles.process import Supervised, set_up_log, stop_event
+from engram.exporters.errors import ConfigError
+from engram.exporters.home import Home
+
+_LOG = logging.getLogger("engram.serve")
+
+
+def run(home: Home, settings: Api, supervised: Supervised, log_level: str = "info") -> int:
+    """Serve until told to stop; the exit code.
+
+    Raises:
+        ConfigError: the port is taken.
+    """
+    set_up_log(log_level)
+    stop = stop_event(supervised)
+    application = api.Api(home)
+    with _listen(settings.endpoint) as listener:
+        host, port = listener.getsockname()[:2]
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        server = _server(
+            uvicorn.Config(
+                application,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=2,
+                limit_concurrency=64,
+            )
+        )
+        with _told(home, host, port):
+            _LOG.info("serving %s", url)
+            supervised.ready({"endpoints": {"api": url + "/"}})
+            watcher = threading.Thread(target=_stop_server, args=(stop, server), daemon=True)
+            watcher.start()
+            asyncio.run(server.serve(sockets=[listener]))
+    application.close()
+    return 0
+
+
+def _server(config: uvicorn.Config) -> uvicorn.Server:
+    """A server that leaves the signals to the role: uvicorn's own raises them again at its end."""
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    return Server(config)
+
+
+def _stop_server(stop: threading.Event, server: uvicorn.Server) -> None:
+    stop.wait()
+    server.should_exit = True
+
+
+@contextlib.contextmanager
+def _listen(endpoint: str) -> Iterator[socket.socket]:
+    host, port = split_endpoint(endpoint)
+    address = "127.0.0.1" if host == "localhost" else host
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((address, port))
+            listener.listen(128)
+        except OSError as error:
+            why = "is already in use" if error.errno == errno.EADDRINUSE else f"fails: {error}"
+            raise ConfigError(
+                [
+                    f"extensions.api.endpoint {endpoint}: port {port} {why}; stop the other "
+                    "program or set another endpoint"
+                ]
+            ) from error
+        yield listener
+
+
+@contextlib.contextmanager
+def _told(home: Home, host: str, port: int) -> Iterator[None]:
+    """A file in the home that says where we are; done without where we may not write."""
+    path = home.root / SERVE_FILE
+    fresh = path.with_name(f".{SERVE_FILE}.{os.getpid()}")
+    try:
+        fresh.write_text(json.dumps({"host": host, "port": port, "pid": os.getpid()}))
+        fresh.replace(path)
+    except OSError as error:
+        _LOG.info("search from the command line will not find this process: %s", error)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads(path.read_text()).get("pid") == os.getpid():
+                path.unlink()

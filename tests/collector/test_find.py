@@ -1,0 +1,95 @@
+"""Search from the command line: by `serve` when it is there, else in process."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from engram.collector import find as find_module
+from engram.collector.find import SERVE_FILE, find
+from engram.exporters.errors import EngramError, NotFound
+from engram.exporters.home import Home
+
+HERE = [{"id": "here"}]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A home with a catalogue, and a search in process that is only a mark."""
+    home = Home(tmp_path / "home")
+    home.create()
+    home.catalog.touch()
+    monkeypatch.setattr(find_module, "search_here", lambda *arguments: HERE)
+    return home
+
+
+@contextmanager
+def serving(home: Home, status: int, answer: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
+    """Something that answers where `serve.json` points; what it was asked."""
+    asked: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(parse_qs(urlsplit(self.path).query))
+            body = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        where = {"host": "127.0.0.1", "port": server.server_port}
+        (home.root / SERVE_FILE).write_text(json.dumps(where))
+        try:
+            yield asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_serve_is_asked(home: Home) -> None:
+    """A running serve answers, with every filter passed on."""
+    with serving(home, 200, {"home": str(home.root), "hits": [{"id": "there"}]}) as asked:
+        hits = find(home, "what & why?", limit=3, types=["a", "b"], service="s")
+    assert hits == [{"id": "there"}]
+    assert asked == [{"q": ["what & why?"], "limit": ["3"], "type": ["a", "b"], "service": ["s"]}]
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"host": "127.0.0.1", "port": 1}', "[1]", None])
+def test_stale_file_is_no_harm(home: Home, content: str | None) -> None:
+    """A file left by a crash, or none, means searching in process."""
+    if content is not None:
+        (home.root / SERVE_FILE).write_text(content)
+    assert find(home, "x") == HERE
+
+
+def test_port_of_somebody_else(home: Home) -> None:
+    """What answers at an old port is believed only when it serves this home."""
+    with serving(home, 200, {"home": "/elsewhere", "hits": [{"id": "wrong"}]}):
+        assert find(home, "x") == HERE
+
+
+def test_error_of_serve_is_the_error(home: Home) -> None:
+    """When serve says why it cannot search, so do we."""
+    answer = {"home": str(home.root), "error": {"message": "no index yet"}}
+    with serving(home, 503, answer), pytest.raises(EngramError, match="no index yet"):
+        find(home, "x")
+
+
+def test_no_lake(tmp_path: Path) -> None:
+    """Without a lake there is nothing to search, said at once."""
+    with pytest.raises(NotFound, match="no lake"):
+        find(Home(tmp_path), "x")
