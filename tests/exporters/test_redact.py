@@ -248,3 +248,29 @@ def test_problems() -> None:
     config = RedactionConfig(allow_all_keys=False, blocked_values=("(",))
     assert len(list(config.problems())) == 2
     assert not list(RedactionConfig().problems())
+
+
+_PIECES = st.one_of(
+    st.sampled_from([text for text, _, _ in SECRETS]),
+    st.sampled_from(PLAIN),
+    st.text(max_size=20),
+    st.sampled_from(["=", ":", '"', "\\n", " ", "password", "session", "key", "4111 1111"]),
+)
+
+
+@given(st.lists(_PIECES, max_size=5).map("".join))
+def test_suspicious_misses_nothing(text: str) -> None:
+    """A text that the redactor would change is always among those it is asked to read."""
+    if REDACTOR.text(text) != text:
+        assert list(REDACTOR.suspicious([text])) == [0]
+
+
+@pytest.mark.parametrize(("text", "secret", "rest"), SECRETS)
+def test_suspicious_finds_each_secret(text: str, secret: str, rest: str) -> None:
+    """Every kind of secret is found among harmless texts."""
+    assert 1 in REDACTOR.suspicious(["nothing here", text, "nor here"])
+
+
+def test_suspicious_spares_prose() -> None:
+    """Prose about tokens and passwords is not read a second time."""
+    assert not list(REDACTOR.suspicious(["the password of a token is key to the session", "/a/b"]))

@@ -125,7 +125,7 @@ class MemoryLimiter:
     check_interval: timedelta = timedelta(seconds=1)
     """As in the Collector. Memory is looked at with every batch, at least four times a second."""
 
-    limit_mib: int = 600
+    limit_mib: int = 850
     """The most resident memory the collect process should have, in MiB."""
 
     spike_limit_mib: int | None = None

@@ -19,14 +19,16 @@ import json
 import logging
 import os
 import queue
+import re
 import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from engram.exporters import files
 from engram.exporters.careful import CarefulReplay
 from engram.exporters.errors import HomeBusy, Overloaded, StoreError, TooLarge
 from engram.exporters.home import Home
@@ -46,6 +48,7 @@ _log = logging.getLogger("engram.engine")
 _BATCH_BYTES: Final = 48 << 20
 _SLICE_PAUSE_S: Final = 0.02
 _DECODE_TRIES: Final = 2
+_COLLECTOR_ID: Final = re.compile(r"[0-9a-f]{8}\s*\Z")
 _IDLE_S: Final = 10.0
 
 
@@ -135,8 +138,8 @@ class Engine:
             HomeBusy: another process writes to this home.
             StoreError: the home or its log cannot be used.
         """
-        self.home.create()
         os.umask(0o022)  # the home's own mode is the gate; what is inside a shared one is readable
+        self.home.create()
         self._lock()
         self._wal.open(self._careful.last_committed())
         for name, run in (("committer", self._commit_loop), ("pipeline", self._pipeline_loop)):
@@ -160,9 +163,8 @@ class Engine:
         self._stop.set()
         for thread in reversed(self._threads):
             thread.join(max(0.1, deadline - time.monotonic()))
-        alive = any(thread.is_alive() for thread in self._threads)
-        self._threads.clear()
-        if not alive:
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        if not self._threads:  # else the lock stays: a late commit must not meet another writer
             self._unlock()
 
     def _guard(self, run: Callable[[], None]) -> None:
@@ -226,15 +228,19 @@ class Engine:
         except Overloaded:
             self.counters.refused += 1
             raise
+        except StoreError as error:  # a new process may be able to: the sender keeps it until then
+            self._failure = self._failure or error
+            raise Overloaded(str(error), 5.0) from error
         self.counters.requests += 1
         self.counters.rejected += rejected
 
         def done(future: Future[int]) -> None:
             error = future.exception()
-            if error is not None:
-                answer.set_exception(error)
-            else:
-                answer.set_result(Admission(future.result(), rejected, message))
+            with contextlib.suppress(InvalidStateError):  # the sender hung up
+                if error is not None:
+                    answer.set_exception(error)
+                else:
+                    answer.set_result(Admission(future.result(), rejected, message))
 
         written.add_done_callback(done)
         return answer
@@ -302,7 +308,17 @@ class Engine:
     def _in_committer(self, call: Callable[[LakeWriter], Any], deadline: float) -> Any:
         future: Future[Any] = Future()
         self._requests.put((call, future))
-        return future.result(max(0.0, deadline - time.monotonic()))
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                return future.result(max(0.0, min(left, 0.5)))
+            except TimeoutError:
+                if future.done():
+                    raise
+                if self._stop.is_set():
+                    raise StoreError("the engine stopped") from None
+                if left <= 0:
+                    raise
 
     def status(self) -> dict[str, Any]:
         """Numbers for people and for `engram status`."""
@@ -347,7 +363,8 @@ class Engine:
         self._careful.begin(position)
         while not self._stop.is_set():
             position = self._next_batch(position, decoder, rules)
-        self._batches.put(None)
+        with contextlib.suppress(queue.Full):  # it only wakes the committer early
+            self._batches.put_nowait(None)
 
     def _next_batch(self, position: int, decoder: Decoder, rules: Rules) -> int:
         """Decode from `position` until a batch is due, hand it on, and return where it ended."""
@@ -358,18 +375,22 @@ class Engine:
         deadline = time.monotonic() + self.settings.commit_interval_s
         inflated = 0
         while True:
-            for entry in self._wal.read(position):
+            durable = self._wal.end
+            for entry in self._wal.read(position, durable):
                 inflated += self._decode(entry, decoder)
                 position = entry.end
                 if len(decoder) >= self.settings.commit_rows or inflated >= _BATCH_BYTES:
                     break
                 if time.monotonic() >= deadline or self._stop.is_set():
                     break
+            else:
+                position = max(position, durable)  # also past damage behind the last sound request
             left = deadline - time.monotonic()
             full = len(decoder) >= self.settings.commit_rows or inflated >= _BATCH_BYTES
             if full or left <= 0 or self._stop.is_set():
                 break
             if self._flush_now.is_set() and position >= self._wal.end:
+                self._flush_now.clear()  # or every commit under load would be a small one
                 break
             self._wal.wait(position, min(left, 0.05))
         self._hand_over(position, decoder, rules)
@@ -389,13 +410,15 @@ class Engine:
                 if last + 1 == _DECODE_TRIES:
                     self._quarantine(entry, f"{type(error).__name__}: {error}")
             else:
+                self._careful.after()
                 return len(raw)
+        self._careful.after()
         return 0
 
     def _quarantine(self, entry: Entry, why: str) -> None:
         name = f"{entry.position:020d}.{entry.signal}.{entry.encoding}"
         path = self.home.quarantine / name
-        path.write_bytes(entry.body)
+        files.write_synced(path, entry.body)  # the log behind it is released with the commit
         path.with_suffix(path.suffix + ".json").write_text(
             json.dumps({"why": why, "received_ns": entry.received_ns, "position": entry.position})
         )
@@ -492,8 +515,9 @@ class Engine:
             except queue.Empty:
                 if stopping:
                     return
-            if batch is not None:
-                self._commit(lake, batch)
+            if batch is not None and not self._commit(lake, batch):
+                return
+            if stopping:
                 continue
             self._serve_request(lake)
             if slices is None and time.monotonic() >= next_round:
@@ -501,8 +525,12 @@ class Engine:
             if slices is not None and not self._run_slice(slices):
                 slices, next_round = None, time.monotonic() + self.settings.compact_interval_s
 
-    def _commit(self, lake: LakeWriter, batch: Batch) -> None:
-        """Commit, with patience: a batch is never given up while the process lives."""
+    def _commit(self, lake: LakeWriter, batch: Batch) -> bool:
+        """Commit, with patience: a batch is never given up while the process lives.
+
+        False when it was told to stop first. Nothing behind this batch may be committed then, or
+        the log position would pass over it.
+        """
         delay = 0.1
         while True:
             try:
@@ -512,7 +540,7 @@ class Engine:
                 self.counters.commit_failures += 1
                 _log.error("a commit failed and is tried again in %.1f s: %s", delay, error)
                 if self._stop.wait(delay):
-                    return
+                    return False
                 delay = min(delay * 2, 10.0)
         lake.sync_catalog()
         self._careful.committed(done.position)
@@ -525,6 +553,7 @@ class Engine:
         with self._progress:
             self._committed = done.position
             self._progress.notify_all()
+        return True
 
     def _serve_request(self, lake: LakeWriter) -> None:
         try:
@@ -557,10 +586,10 @@ class Engine:
 
     def _collector_id(self) -> str:
         path = self.home.wal / "collector.id"
-        if path.exists():
-            return path.read_text().strip()
+        if path.exists() and _COLLECTOR_ID.match(known := path.read_text(errors="replace")):
+            return known.strip()  # anything else is what a power cut left of the first start
         name = secrets.token_hex(4)
-        path.write_text(name + "\n")
+        files.write_synced(path, f"{name}\n".encode())
         return name
 
 

@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from engram.exporters import files
 from engram.exporters.errors import StoreError
 
 DEFAULT_HOME = "./.engram"
@@ -75,12 +76,12 @@ class Home:
         """
         try:
             if not self.root.exists():
-                self.root.mkdir(parents=True, mode=0o700)
+                files.make_directory(self.root, 0o700)
                 (self.root / ".gitignore").write_text("*\n")
             for private in (self.wal, self.quarantine):
-                private.mkdir(mode=0o700, exist_ok=True)
+                files.make_directory(private, 0o700)
             for public in (self.lake, self.data, self.index):
-                public.mkdir(mode=0o755, exist_ok=True)
+                files.make_directory(public)
         except OSError as error:
             raise StoreError(
                 f"cannot use {self.root} as home: {error.strerror}; "

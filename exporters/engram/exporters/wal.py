@@ -158,8 +158,6 @@ class Wal:
             Overloaded: the log is at its size limit, or is closing.
             StoreError: the disk refused an earlier write.
         """
-        if self._broken is not None:
-            raise StoreError(f"the write-ahead log cannot be written: {self._broken}")
         size = HEADER_BYTES + len(body)
         if self.backlog + size > self._max_bytes:
             raise Overloaded("the write-ahead log is full; the lake is behind", 2.0)
@@ -169,6 +167,8 @@ class Wal:
         head = _HEADER.pack(_MAGIC, len(body), *ids, now, crc)
         future: Future[int] = Future()
         with self._wake:
+            if self._broken is not None:
+                raise StoreError(f"the write-ahead log cannot be written: {self._broken}")
             if self._closing:
                 raise Overloaded("shutting down", 1.0)
             self._waiting.append(_Waiting(head, body, future))
@@ -189,8 +189,12 @@ class Wal:
             try:
                 ends = self._write(group)
             except OSError as error:
-                self._broken = error
-                for waiting in (*group, *self._waiting):
+                with self._wake:
+                    self._broken = error
+                    group += self._waiting
+                    self._waiting.clear()
+                    self._queued_bytes = 0
+                for waiting in group:
                     waiting.future.set_exception(
                         Overloaded(f"the write-ahead log cannot be written: {error.strerror}", 5.0)
                     )
@@ -228,12 +232,19 @@ class Wal:
         return ends
 
     def _new_segment(self, start: int) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
         path = self._folder / _name(start)
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._segment_start, self._size = start, os.fstat(self._descriptor).st_size
-        files.sync_directory(self._folder)
+        before = self._descriptor
+        fresh = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            files.sync_directory(self._folder)
+        except BaseException:
+            os.close(fresh)
+            raise
+        # Only now: a closed descriptor that is still ours would write into whatever file gets its number.
+        self._descriptor = fresh
+        self._segment_start, self._size = start, os.fstat(fresh).st_size
+        if before >= 0:
+            os.close(before)
 
     # ------------------------------------------------------------------ read
 
@@ -274,7 +285,7 @@ class Wal:
                     continue
             file.seek(at - start)
             rest = file.read(stop - at)
-            skip = _next_sound(rest)
+            skip = _next_sound(rest) or stop - at  # nothing at all: the file is too short
             self.damaged.append(
                 f"{skip} bytes at log position {at} in {_name(start)} are damaged and were skipped"
             )

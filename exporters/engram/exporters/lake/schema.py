@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Final
@@ -50,8 +50,11 @@ def prepare(
     *,
     target: int = SCHEMA_VERSION,
     source: Traversable | None = None,
+    before_commit: Callable[[], None] = lambda: None,
 ) -> None:
     """Create the schema in an empty lake, or migrate an older one. The lake is in use (`USE lake`).
+
+    `before_commit` makes durable what DuckLake wrote.
 
     Raises:
         StoreError: the lake was written by a newer Engram.
@@ -82,6 +85,7 @@ def prepare(
             connection.execute(
                 "INSERT INTO schema_versions VALUES (?, ?)", [target, time.time_ns()]
             )
+        before_commit()
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import duckdb
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -107,6 +108,7 @@ class LakeWriter:
         self._first_frame = 0
         self._frames_bytes = 0
         self._recent_ids = RecentHashes(_RECENT_IDS)
+        self._in_doubt = False
         self.sequence = 0
         self.position = 0
 
@@ -127,16 +129,13 @@ class LakeWriter:
         connection.execute("CALL lake.set_option('parquet_compression', 'zstd')")
         connection.execute("CALL lake.set_option('parquet_compression_level', '3')")
         self._connection = connection
-        prepare(connection)
-        for table in SCHEMAS:
-            self._folder(table).mkdir(parents=True, exist_ok=True)
+        for table in (*SCHEMAS, "schema_versions"):  # before DuckLake, which syncs no directory
+            files.make_directory(self._folder(table))
+        self._known_files = set(self._parquet())
+        prepare(connection, before_commit=self._sync_everything_new)
         connection.execute("CALL ducklake_delete_orphaned_files('lake', cleanup_all => true)")
         self._known_files = set(self._parquet())
-        row = connection.execute(
-            "SELECT max(sequence), max(position) FROM commits WHERE collector = ?",
-            [self._collector],
-        ).fetchone()
-        self.sequence, self.position = (row[0] or 0, row[1] or 0) if row else (0, 0)
+        self._find_end()
         self._sync_everything_new()
         self._load_recent_ids()
         self._keep_shared()
@@ -160,6 +159,14 @@ class LakeWriter:
         ):
             catalog.execute("PRAGMA journal_mode = DELETE")
 
+    def _find_end(self) -> None:
+        """Where the last commit ended."""
+        row = self._connection.execute(
+            "SELECT max(sequence), max(position) FROM commits WHERE collector = ?",
+            [self._collector],
+        ).fetchone()
+        self.sequence, self.position = (row[0] or 0, row[1] or 0) if row else (0, 0)
+
     def recent_hashes(self, table: str, limit: int) -> Any:
         """Content hashes of about the last `limit` rows of a table, oldest first (uint64)."""
         first = self._connection.execute(
@@ -179,12 +186,23 @@ class LakeWriter:
             "SELECT id FROM memories WHERE sequence > ? ORDER BY sequence", [self.sequence - 2000]
         ).to_arrow_table()["id"]
         frame = pl.DataFrame({"id": pl.Series(ids.to_pylist()[-_RECENT_IDS:], dtype=pl.String)})
-        self._recent_ids.add(_id_hashes(frame["id"]))
+        hashes = _id_hashes(frame["id"])
+        self._recent_ids.add(hashes[self._recent_ids.new(hashes)])
 
     # ------------------------------------------------------------------ commit
 
     def commit(self, batch: Batch) -> Committed:
-        """Store a batch in one transaction, with the log position. All of it, or nothing."""
+        """Store a batch in one transaction, with the log position. All of it, or nothing.
+
+        After an exception the same batch can be given again: whether it was stored is asked first.
+        """
+        if self._in_doubt:
+            self._find_end()
+            self._forget_frames()
+            self._load_recent_ids()
+            self._in_doubt = False
+        if batch.position <= self.position:
+            return Committed(self.sequence, self.position, 0, 0)
         sequence = self.sequence + 1
         now = time.time_ns()
         fresh, replaced = self._merge_known(batch.memories)
@@ -201,13 +219,18 @@ class LakeWriter:
             ],
             schema=COMMITS,
         )  # fmt: skip
-        written = {
-            name: self._write(name, table, ingest, sequence)
-            for name, table in tables.items()
-            if table.num_rows
-        }
-        for name in written:
-            files.sync_directory(self._folder(name))
+        written: dict[str, Path] = {}
+        try:
+            for name, table in tables.items():
+                if table.num_rows:
+                    written[name] = self._write(name, table, ingest, sequence)
+            for name in written:
+                files.sync_directory(self._folder(name))
+        except BaseException:
+            for path in written.values():  # on a full disk the next try needs the room
+                path.unlink(missing_ok=True)
+            raise
+        self._known_files.update(written.values())  # synced: not again in the transaction
         with self._transaction():
             if replaced:
                 oldest = min(replaced.values())
@@ -219,7 +242,6 @@ class LakeWriter:
                 self._connection.execute(
                     f"CALL ducklake_add_data_files('lake', '{name}', '{_quoted(path)}')"
                 )
-        self._known_files.update(written.values())
         self.sequence, self.position = sequence, batch.position
         self._remember(fresh.with_columns(sequence=pl.lit(sequence, pl.Int64)))
         self._keep_shared()
@@ -254,15 +276,16 @@ class LakeWriter:
             self._sync_everything_new()
             self._connection.execute("COMMIT")
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            self._in_doubt = True
+            with contextlib.suppress(duckdb.Error):  # a failed COMMIT has ended it already
+                self._connection.execute("ROLLBACK")
             raise
 
     def _folder(self, table: str) -> Path:
         return self._home.data / "main" / table
 
     def _parquet(self) -> Iterator[Path]:
-        for table in SCHEMAS:
-            yield from self._folder(table).glob("*.parquet")
+        return (self._home.data / "main").glob("*/*.parquet")
 
     def _sync_everything_new(self) -> None:
         """Sync files that DuckLake wrote (deletes, compaction) and the directories they are in."""
@@ -371,6 +394,13 @@ class LakeWriter:
                     del self._where[id_]
             self._first_frame += 1
 
+    def _forget_frames(self) -> None:
+        """Read memories from the lake again: what is remembered of them may not be what it holds."""
+        self._first_frame += len(self._frames)
+        self._frames.clear()
+        self._where.clear()
+        self._frames_bytes = 0
+
     # ------------------------------------------------------------------ maintenance
 
     def maintenance(self, *, idle: bool = True, grace_s: float | None = None) -> Iterator[str]:
@@ -431,23 +461,44 @@ class LakeWriter:
             )
 
     def _expire_snapshots(self, grace_s: float) -> None:
-        self._connection.execute(
-            "CALL ducklake_expire_snapshots('lake', older_than => now() - to_seconds(?))",
-            [grace_s],
-        )
+        # `older_than` of DuckLake 1.5 compares the times as texts of two formats: all of today is older
+        # than anything today (measured; readers then lose snapshots and files). So we say which.
+        rows = self._connection.execute(
+            f"SELECT snapshot_id FROM {_META}.ducklake_snapshot "
+            "WHERE epoch(CAST(snapshot_time AS TIMESTAMPTZ)) < ? "
+            f"AND snapshot_id < (SELECT max(snapshot_id) FROM {_META}.ducklake_snapshot)",
+            [time.time() - grace_s],
+        ).fetchall()
+        if rows:
+            self._connection.execute(
+                "CALL ducklake_expire_snapshots('lake', versions => ?)", [[row[0] for row in rows]]
+            )
 
     def _cleanup(self, grace_s: float) -> None:
         self.sync_catalog()
-        self._connection.execute(
-            "CALL ducklake_cleanup_old_files('lake', older_than => now() - to_seconds(?))",
-            [grace_s],
-        )
+        paths = [
+            row[0]
+            for row in self._connection.execute(  # not by DuckLake, for the same reason
+                f"SELECT path FROM {_META}.ducklake_files_scheduled_for_deletion "
+                "WHERE epoch(CAST(schedule_start AS TIMESTAMPTZ)) < ?",
+                [time.time() - grace_s],
+            ).fetchall()
+        ]
+        for path in paths:
+            (self._home.data / path).unlink(missing_ok=True)
+        if paths:
+            self._connection.execute(
+                f"DELETE FROM {_META}.ducklake_files_scheduled_for_deletion "
+                "WHERE path IN (SELECT unnest(?))",
+                [paths],
+            )
         self._known_files = set(self._parquet())
         self._let_go()
         self._keep_shared()
 
     def expire(self, before_ns: int) -> None:
         """Delete what was recorded before a time (ns); the bytes go with the next clean-up."""
+        self._forget_frames()  # or a late record would bring a forgotten memory back
         with self._transaction():
             for table in SCHEMAS:
                 self._connection.execute(
@@ -464,7 +515,7 @@ class LakeWriter:
             with self._transaction():
                 row = self._connection.execute(
                     f"DELETE FROM {table} WHERE rowid IN (SELECT unnest("
-                    "list_slice(list(rowid ORDER BY sequence, rowid), 2, NULL)) "
+                    "(list(rowid ORDER BY sequence, rowid))[2:]) "
                     f"FROM {table} GROUP BY {key} HAVING count(*) > 1)"
                 ).fetchone()
                 removed += row[0] if row else 0

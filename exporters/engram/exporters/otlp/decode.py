@@ -1,13 +1,14 @@
 """OTLP requests to Arrow columns, many requests a batch.
 
-Attributes are the whole cost of decoding, so their raw bytes are looked up in a bounded memo that
-holds the finished JSON text: the second time a sender says `http.request.method: GET`, it costs one
-dictionary access. Redaction happens where a value is first turned into text, so it is memoised too.
+A record becomes one tuple, and its attributes become numbers (see `attributes.py`).
+Everything else is done by column when the batch is finished.
+Redaction happens where a value is first turned into text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from json.encoder import encode_basestring
@@ -20,6 +21,7 @@ import pyarrow.compute as pc
 from google.protobuf.message import DecodeError
 
 from engram.exporters.otlp import wire
+from engram.exporters.otlp.attributes import Attributes
 from engram.exporters.otlp.check import good_ids
 from engram.exporters.otlp.values import Redact, ValueWriter, double_json, text
 from engram.exporters.records import (
@@ -34,9 +36,13 @@ from engram.exporters.records import (
 )
 from engram.exporters.signals import Signal
 
-_MEMO_VALUE_BYTES: Final = 256
-_MEMO_ENTRIES: Final = 100_000
+_CONTEXTS: Final = 1000
 _WRAP: Final = 1 << 64
+_TIMES: Final = frozenset({"start_time_unix_nano", "end_time_unix_nano", "time_unix_nano",
+                           "observed_time_unix_nano"})  # fmt: skip
+_IDS: Final = frozenset({"trace_id", "span_id", "parent_span_id"})
+_BYTES: Final = frozenset({"trace_state", "severity_text", "event_name", "description", "unit"})
+"""Strings that stay bytes until their column is made, null when empty."""
 
 
 def _signed(value: int) -> int:
@@ -63,51 +69,25 @@ class Records:
         return int(self.spans.num_rows + self.logs.num_rows + self.metrics.num_rows)
 
 
-class _Slots:
-    """Sparse values of the wanted attribute keys: cost follows what is there."""
-
-    def __init__(self, count: int) -> None:
-        self.rows: list[list[int]] = [[] for _ in range(count)]
-        self.values: list[list[str]] = [[] for _ in range(count)]
-
-    def truncate(self, row: int) -> None:
-        for rows, values in zip(self.rows, self.values, strict=True):
-            while rows and rows[-1] >= row:
-                rows.pop()
-                values.pop()
-
-    def columns(self, keys: list[str], length: int) -> dict[str, pl.Series]:
-        found = {}
-        for key, rows, values in zip(keys, self.rows, self.values, strict=True):
-            if rows:
-                column: list[str | None] = [None] * length
-                for row, value in zip(rows, values, strict=True):
-                    column[row] = value
-                found[key] = pl.Series(f"attr:{key}", column, dtype=pl.String)
-        return found
-
-
 class _Table:
-    """Growing columns of one signal, with the context (resource and scope) of each row."""
+    """Rows of one signal: a tuple of its own columns, then of hash, context and attributes' end."""
 
-    def __init__(self, names: Iterable[str], slots: int) -> None:
-        self.columns: dict[str, list[Any]] = {name: [] for name in names}
-        self.context: list[int] = []
-        self.hashes: list[bytes] = []
-        self.slots = _Slots(slots)
+    def __init__(self, schema: pa.Schema) -> None:
+        self.schema = schema
+        self.own = schema.names[: schema.names.index("service_name")]
+        self.names = [*self.own, "hash", "context", "end"]
+        self.rows: list[tuple[Any, ...]] = []
+        self.attributes: list[int] = []
 
     def __len__(self) -> int:
-        return len(self.context)
+        return len(self.rows)
 
-    def truncate(self, length: int) -> None:
-        for column in (*self.columns.values(), self.context, self.hashes):
-            del column[length:]
-        self.slots.truncate(length)
+    def truncate(self, rows: int, attributes: int) -> None:
+        del self.rows[rows:]
+        del self.attributes[attributes:]
 
-
-_SPAN_OWN = SPANS.names[: SPANS.names.index("service_name")]
-_LOG_OWN = LOGS.names[: LOGS.names.index("service_name")]
-_METRIC_OWN = METRICS.names[: METRICS.names.index("service_name")]
+    def hashes(self) -> Any:
+        return np.frombuffer(b"".join([row[-3] for row in self.rows]), np.uint64)
 
 
 class Decoder:
@@ -126,17 +106,17 @@ class Decoder:
         self._writer = ValueWriter(redact)
         promoted = {key for keys in (*PROMOTED.values(), *LOG_PROMOTED.values()) for key in keys}
         self._keys = sorted(wanted | promoted)
-        self._slot_of = {key: i for i, key in enumerate(self._keys)}
         self._resource_wanted = resource_wanted
-        self._memo: dict[bytes, tuple[str, int, str]] = {}
+        slot_of = {key: i for i, key in enumerate(self._keys)}
+        self._attributes = Attributes(redact, slot_of)
         self._context_memo: dict[tuple[bytes, bytes, bytes, bytes], tuple[Any, ...]] = {}
         self._reset()
 
     def _reset(self) -> None:
-        slots = len(self._keys)
-        self._spans = _Table(_SPAN_OWN, slots)
-        self._logs = _Table(_LOG_OWN, slots)
-        self._metrics = _Table(_METRIC_OWN, 0)
+        self._attributes.reset()
+        self._spans = _Table(SPANS)
+        self._logs = _Table(LOGS)
+        self._metrics = _Table(METRICS)
         self._events: list[tuple[int, int, str, str, dict[str, str]]] = []
         self._contexts: list[tuple[Any, ...]] = []
         self._context_index: dict[tuple[bytes, bytes, bytes, bytes], int] = {}
@@ -150,7 +130,10 @@ class Decoder:
         Raises:
             DecodeError: the bytes are no such request (the check before the ack lets none through).
         """
-        before = len(self._spans), len(self._logs), len(self._metrics), len(self._events)
+        tables = (self._spans, self._logs, self._metrics)
+        before = [(len(table), len(table.attributes)) for table in tables]
+        events = len(self._events)
+        total = len(self)
         try:
             if signal is Signal.TRACES:
                 self._add_traces(body)
@@ -159,13 +142,11 @@ class Decoder:
             else:
                 self._add_metrics(body)
         except BaseException:
-            for table, length in zip(
-                (self._spans, self._logs, self._metrics), before[:3], strict=True
-            ):
-                table.truncate(length)
-            del self._events[before[3] :]
+            for table, (rows, attributes) in zip(tables, before, strict=True):
+                table.truncate(rows, attributes)
+            del self._events[events:]
             raise
-        return len(self) - sum(before[:3])
+        return len(self) - total
 
     # ------------------------------------------------------------------ shared parts
 
@@ -175,7 +156,7 @@ class Decoder:
         if index is None:
             known = self._context_memo.get(key)
             if known is None:
-                if len(self._context_memo) > 1000:
+                if len(self._context_memo) >= _CONTEXTS:
                     self._context_memo.clear()
                 known = self._context_memo[key] = self._build_context(*key)
             index = self._context_index[key] = len(self._contexts)
@@ -190,72 +171,53 @@ class Decoder:
         sc = wire.LiteScope.FromString(scope)
         wanted: dict[str, str] = {}
         service = None
+        members = []
         for raw in res.attributes:
             pair = wire.KeyValue.FromString(raw)
-            key, value = self._writer.member(pair)
-            plain = _plain(pair, value, self._redact)
-            if key == "service.name":
+            key, value, plain = self._writer.member(pair)
+            members.append(f"{key}:{value}")
+            if plain is None or pair.key_strindex:
+                continue
+            if pair.key == b"service.name":
                 service = plain
-            if key in self._resource_wanted:
-                wanted[key] = plain
+            if text(pair.key) in self._resource_wanted:
+                wanted[text(pair.key)] = plain
         refs = [
-            f'{{"schema_url":{encode_basestring(text(ref.schema_url))},'
-            f'"type":{encode_basestring(text(ref.type))},'
-            f'"id_keys":[{",".join(encode_basestring(text(k)) for k in ref.id_keys)}],'
-            f'"description_keys":[{",".join(encode_basestring(text(k)) for k in ref.description_keys)}]}}'
+            json.dumps(
+                {
+                    "schema_url": text(ref.schema_url),
+                    "type": text(ref.type),
+                    "id_keys": [*map(text, ref.id_keys)],
+                    "description_keys": [*map(text, ref.description_keys)],
+                },
+                ensure_ascii=False,
+                separators=(",", ":"),
+            )
             for ref in res.entity_refs
         ]
         return (
             service,
-            self._object(res.attributes),
+            f"{{{','.join(members)}}}",
             res.dropped_attributes_count,
             f"[{','.join(refs)}]" if refs else None,
             _or_none(resource_url),
             _or_none(sc.name),
             _or_none(sc.version),
-            self._object(sc.attributes) if sc.attributes else None,
+            self._attributes.object(sc.attributes) if sc.attributes else None,
             sc.dropped_attributes_count,
             _or_none(scope_url),
             wanted,
         )
 
-    def _object(self, raw_pairs: Iterable[bytes]) -> str:
-        return self._writer.object(map(wire.KeyValue.FromString, raw_pairs))
-
-    def _member(self, raw: bytes) -> tuple[str, int, str]:
-        """A raw KeyValue as (JSON member, slot or -1, plain text), memoised when small."""
-        pair = wire.KeyValue.FromString(raw)
-        key, value = self._writer.member(pair)
-        slot = self._slot_of.get(key, -1)
-        known = (
-            f"{encode_basestring(key)}:{value}",
-            slot,
-            _plain(pair, value, self._redact) if slot >= 0 else "",
-        )
-        if len(raw) <= _MEMO_VALUE_BYTES:
-            if len(self._memo) >= _MEMO_ENTRIES:
-                self._memo.clear()
-            self._memo[raw] = known
-        return known
-
     # ------------------------------------------------------------------ traces
 
     def _add_traces(self, body: bytes) -> None:
         request = wire.LITE_REQUEST[Signal.TRACES].FromString(body)
-        table = self._spans
-        c = table.columns
-        parse = wire.LiteSpan.FromString
-        memo, member, plain = self._memo, self._member, self._redact.text
-        slot_rows, slot_values = table.slots.rows, table.slots.values
-        contexts, hashes = table.context, table.hashes
-        trace_ids, span_ids, parents = c["trace_id"], c["span_id"], c["parent_span_id"]
-        states, flags, names, kinds = c["trace_state"], c["flags"], c["name"], c["kind"]
-        starts, ends = c["start_time_unix_nano"], c["end_time_unix_nano"]
-        codes, messages = c["status_code"], c["status_message"]
-        attributes, dropped = c["attributes"], c["dropped_attributes_count"]
-        events, dropped_events = c["events"], c["dropped_events_count"]
-        links, dropped_links = c["links"], c["dropped_links_count"]
+        table, attributes = self._spans, self._spans.attributes
+        rows, attribute = table.rows, self._attributes.__getitem__
+        parse, plain = wire.LiteSpan.FromString, self._redact.text
         name_memo: dict[bytes, str] = {}
+        status_memo: dict[bytes, tuple[int, str | None]] = {b"": (0, None)}
         for resource in request.resource_spans:
             for scope in resource.scope_spans:
                 if not scope.spans:
@@ -268,62 +230,57 @@ class Decoder:
                     trace_id, span_id = span.trace_id, span.span_id
                     if not good_ids(trace_id, span_id):
                         continue
-                    row = len(contexts)
-                    fragments = []
-                    for raw_pair in span.attributes:
-                        known = memo.get(raw_pair)
-                        if known is None:
-                            known = member(raw_pair)
-                        fragments.append(known[0])
-                        slot = known[1]
-                        if slot >= 0:
-                            slot_rows[slot].append(row)
-                            slot_values[slot].append(known[2])
-                    attributes.append(f"{{{','.join(fragments)}}}")
-                    trace_ids.append(trace_id.hex())
-                    span_ids.append(span_id.hex())
-                    parents.append(span.parent_span_id.hex() or None)
-                    states.append(_or_none(span.trace_state))
-                    flags.append(span.flags)
+                    attributes.extend(map(attribute, span.attributes))
                     raw_name = span.name
                     name = name_memo.get(raw_name)
                     if name is None:
                         name = name_memo[raw_name] = plain(text(raw_name))
-                    names.append(name)
-                    kinds.append(span.kind)
-                    starts.append(_signed(span.start_time_unix_nano))
-                    ends.append(_signed(span.end_time_unix_nano))
-                    status = span.status
-                    codes.append(status.code)
-                    message = status.message
-                    messages.append(plain(text(message)) if message else None)
-                    dropped.append(span.dropped_attributes_count)
-                    raw_events = span.events
-                    events.append(self._add_events(row, raw_events) if raw_events else None)
-                    dropped_events.append(span.dropped_events_count)
-                    raw_links = span.links
-                    links.append(self._links(raw_links) if raw_links else None)
-                    dropped_links.append(span.dropped_links_count)
-                    hashes.append(blake2b(raw, digest_size=8).digest())
-                    contexts.append(context)
+                    raw_status = span.status
+                    status = status_memo.get(raw_status)
+                    if status is None:
+                        status = status_memo[raw_status] = self._status(raw_status)
+                    events, links = span.events, span.links
+                    rows.append(
+                        (
+                            trace_id,
+                            span_id,
+                            span.parent_span_id,
+                            span.trace_state,
+                            span.flags,
+                            name,
+                            span.kind,
+                            span.start_time_unix_nano,
+                            span.end_time_unix_nano,
+                            *status,
+                            None,
+                            span.dropped_attributes_count,
+                            self._add_events(len(rows), events) if events else None,
+                            span.dropped_events_count,
+                            self._links(links) if links else None,
+                            span.dropped_links_count,
+                            blake2b(raw, digest_size=8).digest(),
+                            context,
+                            len(attributes),
+                        )
+                    )
+
+    def _status(self, raw: bytes) -> tuple[int, str | None]:
+        status = wire.Status.FromString(raw)
+        return status.code, self._redact.text(text(status.message)) if status.message else None
 
     def _add_events(self, row: int, raw_events: Iterable[bytes]) -> str:
         parts = []
         for raw in raw_events:
-            event = wire.Event.FromString(raw)
+            event = wire.LiteEvent.FromString(raw)
             name = self._redact.text(text(event.name))
-            wanted: dict[str, str] = {}
-            members = []
-            for pair in event.attributes:
-                key, value = self._writer.member(pair)
-                members.append(f"{encode_basestring(key)}:{value}")
-                if key in self._slot_of:
-                    wanted[key] = _plain(pair, value, self._redact)
-            attributes = f"{{{','.join(members)}}}"
+            members = [self._attributes.member(pair) for pair in event.attributes]
+            wanted = {self._keys[slot]: plain for _, slot, plain in members if slot >= 0}
+            attributes = f"{{{','.join([member[0] for member in members])}}}"
             time = _signed(event.time_unix_nano)
             self._events.append((row, time, name, attributes, wanted))
             parts.append(
-                f'{{"time_unix_nano":{time},"name":{encode_basestring(name)},"attributes":{attributes},'
+                f'{{"time_unix_nano":{time},"name":{encode_basestring(name)},'
+                f'"attributes":{attributes},'
                 f'"dropped_attributes_count":{event.dropped_attributes_count}}}'
             )
         return f"[{','.join(parts)}]"
@@ -344,10 +301,8 @@ class Decoder:
 
     def _add_logs(self, body: bytes) -> None:
         request = wire.LITE_REQUEST[Signal.LOGS].FromString(body)
-        table = self._logs
-        c = table.columns
-        memo, member = self._memo, self._member
-        slot_rows, slot_values = table.slots.rows, table.slots.values
+        table, attributes = self._logs, self._logs.attributes
+        rows, attribute = table.rows, self._attributes.__getitem__
         seen: dict[bytes, int] = {}
         for resource in request.resource_logs:
             for scope in resource.scope_logs:
@@ -356,47 +311,31 @@ class Decoder:
                 context = self._context(
                     resource.resource, resource.schema_url, scope.scope, scope.schema_url
                 )
-                base = blake2b(digest_size=8)
-                for part in (resource.resource, scope.scope):
-                    base.update(len(part).to_bytes(8, "little") + part)
+                base = _base(resource.resource, scope.scope)
                 for raw in scope.log_records:
                     record = wire.LiteLogRecord.FromString(raw)
-                    row = len(table.context)
-                    fragments = []
-                    for raw_pair in record.attributes:
-                        known = memo.get(raw_pair)
-                        if known is None:
-                            known = member(raw_pair)
-                        fragments.append(known[0])
-                        slot = known[1]
-                        if slot >= 0:
-                            slot_rows[slot].append(row)
-                            slot_values[slot].append(known[2])
-                    c["attributes"].append(f"{{{','.join(fragments)}}}")
-                    c["time_unix_nano"].append(_signed(record.time_unix_nano))
-                    c["observed_time_unix_nano"].append(_signed(record.observed_time_unix_nano))
-                    c["severity_number"].append(record.severity_number)
-                    c["severity_text"].append(_or_none(record.severity_text))
-                    c["event_name"].append(_or_none(record.event_name))
-                    c["body"].append(
-                        self._writer.value(wire.AnyValue.FromString(record.body))
-                        if record.body
-                        else None
+                    attributes.extend(map(attribute, record.attributes))
+                    rows.append(
+                        (
+                            record.time_unix_nano,
+                            record.observed_time_unix_nano,
+                            record.severity_number,
+                            record.severity_text,
+                            record.event_name,
+                            self._body(record.body) if record.HasField("body") else None,
+                            record.trace_id,
+                            record.span_id,
+                            record.flags,
+                            None,
+                            record.dropped_attributes_count,
+                            _numbered(base, raw, seen),
+                            context,
+                            len(attributes),
+                        )
                     )
-                    c["trace_id"].append(record.trace_id.hex() or None)
-                    c["span_id"].append(record.span_id.hex() or None)
-                    c["flags"].append(record.flags)
-                    c["dropped_attributes_count"].append(record.dropped_attributes_count)
-                    digest = base.copy()
-                    digest.update(raw)
-                    key = digest.digest()
-                    ordinal = seen.get(key, 0)
-                    seen[key] = ordinal + 1
-                    if ordinal:  # equal records of one request are different records
-                        digest.update(ordinal.to_bytes(8, "little"))
-                        key = digest.digest()
-                    table.hashes.append(key)
-                    table.context.append(context)
+
+    def _body(self, raw: bytes) -> str:
+        return self._writer.value(wire.AnyValue.FromString(raw))
 
     # ------------------------------------------------------------------ metrics
 
@@ -409,51 +348,49 @@ class Decoder:
                 context = self._context(
                     resource.resource, resource.schema_url, scope.scope, scope.schema_url
                 )
-                base = blake2b(digest_size=8)
-                for part in (resource.resource, scope.scope):
-                    base.update(len(part).to_bytes(8, "little") + part)
+                base = _base(resource.resource, scope.scope)
                 for raw in scope.metrics:
                     self._add_metric(wire.Metric.FromString(raw), context, base)
 
     def _add_metric(self, metric: Any, context: int, base: Any) -> None:
+        """One row a data point. A metric without any has nothing to remember."""
         kind = metric.WhichOneof("data")
         if kind is None:
             return
         data = getattr(metric, kind)
         shared = {
             "name": text(metric.name),
-            "description": _or_none(metric.description),
-            "unit": _or_none(metric.unit),
+            "description": metric.description,
+            "unit": metric.unit,
             "metadata": self._writer.object(metric.metadata) if metric.metadata else None,
             "type": kind,
             "aggregation_temporality": getattr(data, "aggregation_temporality", None),
             "is_monotonic": getattr(data, "is_monotonic", None),
         }
+        table, attributes = self._metrics, self._metrics.attributes
         for point in data.data_points:
             row = {
                 **shared,
-                "start_time_unix_nano": _signed(point.start_time_unix_nano),
-                "time_unix_nano": _signed(point.time_unix_nano),
+                "start_time_unix_nano": point.start_time_unix_nano,
+                "time_unix_nano": point.time_unix_nano,
                 "flags": point.flags,
-                "attributes": self._writer.object(point.attributes),
                 **_POINT[kind](point),
             }
             if getattr(point, "exemplars", None):
                 row["exemplars"] = f"[{','.join(map(self._exemplar, point.exemplars))}]"
+            raw_attributes = [pair.SerializeToString() for pair in point.attributes]
+            attributes.extend(map(self._attributes.__getitem__, raw_attributes))
             digest = base.copy()
             for part in (
                 metric.name,
                 kind.encode(),
-                b"".join(sorted(pair.SerializeToString() for pair in point.attributes)),
+                b"".join(sorted(raw_attributes)),
                 point.start_time_unix_nano.to_bytes(8, "little"),
                 point.time_unix_nano.to_bytes(8, "little"),
             ):
                 digest.update(len(part).to_bytes(8, "little") + part)
-            table = self._metrics
-            for name, column in table.columns.items():
-                column.append(row.get(name))
-            table.hashes.append(digest.digest())
-            table.context.append(context)
+            own = map(row.get, table.own)
+            table.rows.append((*own, digest.digest(), context, len(attributes)))
 
     def _exemplar(self, exemplar: Any) -> str:
         kind = exemplar.WhichOneof("value")
@@ -474,21 +411,21 @@ class Decoder:
 
     def hashes(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Content hashes of spans, logs and metrics collected so far, as uint64."""
-        return tuple(  # type: ignore[return-value]
-            np.frombuffer(b"".join(table.hashes), np.uint64)
-            for table in (self._spans, self._logs, self._metrics)
-        )
+        return self._spans.hashes(), self._logs.hashes(), self._metrics.hashes()
 
     def finish(self, keep: tuple[Any, Any, Any] | None = None) -> Records:
         """The batch as columns, without the rows that `keep` (boolean masks or None) leaves out."""
         keeps = keep or (None, None, None)
-        spans, span_attrs = self._table(self._spans, SPANS, PROMOTED)
-        logs, log_attrs = self._table(self._logs, LOGS, LOG_PROMOTED)
-        metrics, _ = self._table(self._metrics, METRICS, {})
-        resource = self._resource_columns
-        span_frame = _frame(spans, _SPAN_RULES, span_attrs, resource(self._spans))
+        self._attributes.settle()
+        spans, span_attrs, span_resource = self._finish(self._spans, PROMOTED)
+        logs, log_attrs, log_resource = self._finish(self._logs, LOG_PROMOTED)
+        metrics, _, _ = self._finish(self._metrics, {})
+        span_frame = _frame(spans, _SPAN_RULES, span_attrs, span_resource)
         event_frame = self._event_frame(span_frame)
-        log_frame = _frame(logs, _LOG_RULES, log_attrs, resource(self._logs))
+        if event_frame.height:
+            own = self._own_exceptions(span_frame.height)
+            span_frame = span_frame.with_columns(own_exception=own)
+        log_frame = _frame(logs, _LOG_RULES, log_attrs, log_resource)
         if log_frame.height:
             log_frame = log_frame.with_columns(body_text=_body_text(log_frame["body"]))
         if keeps[0] is not None:
@@ -507,40 +444,51 @@ class Decoder:
             spans, logs, metrics, span_frame, event_frame.drop("row", strict=False), log_frame
         )
 
-    def _table(
-        self, table: _Table, schema: pa.Schema, promoted: dict[str, tuple[str, ...]]
-    ) -> tuple[pa.Table, dict[str, pl.Series]]:
+    def _own_exceptions(self, length: int) -> pl.Series:
+        """Which spans carry an exception event: those tell of their failure themselves."""
+        column: list[str | None] = [None] * length
+        for row, _, name, _, wanted in self._events:
+            if name == "exception" or "exception.type" in wanted:
+                column[row] = wanted.get("exception.type", "exception")
+        return pl.Series(column, dtype=pl.String)
+
+    def _finish(
+        self, table: _Table, promoted: dict[str, tuple[str, ...]]
+    ) -> tuple[pa.Table, dict[str, pl.Series], list[pl.Series]]:
+        """The table, and the wanted attributes of its records and of their resources."""
         length = len(table)
-        index = pa.array(table.context, pa.int32())
-        attrs = table.slots.columns(self._keys, length) if promoted else {}
+        kept = pa.schema([field for field in table.schema if field.name not in INGEST])
+        if not length:
+            return kept.empty_table(), {}, []
+        columns = dict(zip(table.names, zip(*table.rows, strict=True), strict=True))
+        index = pa.array(columns["context"], pa.int32())
+        ends = np.array(columns["end"], np.int64)
+        attrs: dict[str, pl.Series] = {}
+        if promoted:
+            attrs = self._attributes.columns(self._keys, table.attributes, ends)
+        contexts = dict(zip(CONTEXT_COLUMNS, zip(*self._contexts, strict=True), strict=False))
         arrays: list[Any] = []
-        for field in schema:
+        for field in kept:
             name = field.name
-            if name in table.columns:
-                arrays.append(pa.array(table.columns[name], field.type))
-            elif name in CONTEXT_COLUMNS:
-                i = list(CONTEXT_COLUMNS).index(name)
-                values = pa.array([context[i] for context in self._contexts], field.type)
-                arrays.append(pc.take(values, index))
+            if name == "attributes":
+                arrays.append(self._attributes.join(table.attributes, ends))
+            elif name in contexts:
+                arrays.append(pc.take(pa.array(contexts[name], field.type), index))
             elif name in promoted:
                 arrays.append(_promote(name, promoted[name], attrs, length, field.type))
             elif name == "content_hash":
-                arrays.append(pa.array(np.frombuffer(b"".join(table.hashes), np.uint64)))
-        kept = [field for field in schema if field.name not in INGEST]
-        return pa.table(arrays, schema=pa.schema(kept)), attrs
-
-    def _resource_columns(self, table: _Table) -> list[pl.Series]:
-        if not len(table):
-            return []
+                arrays.append(pa.array(table.hashes()))
+            else:
+                arrays.append(_column(name, columns[name], field.type))
         present = sorted({key for context in self._contexts for key in context[-1]})
-        index = pa.array(table.context, pa.int32())
-        return [
+        resource = [
             pl.Series(
                 f"res:{key}",
                 pc.take(pa.array([c[-1].get(key) for c in self._contexts], pa.string()), index),
             )
             for key in present
         ]
+        return pa.table(arrays, schema=kept), attrs, resource
 
     def _event_frame(self, spans: pl.DataFrame) -> pl.DataFrame:
         if not self._events:
@@ -566,15 +514,6 @@ class Decoder:
                 *(mine[name] for name in mine.columns if name.startswith("res:")),
             ]
         )
-
-
-def _plain(pair: Any, value: str, redact: Redact) -> str:
-    """A value as plain text: strings raw, the rest as its JSON."""
-    if value.startswith('"'):
-        if value == '"[redacted]"':
-            return "[redacted]"
-        return redact.text(text(pair.value.string_value))
-    return value
 
 
 _SPAN_RULES: Final = [
@@ -618,13 +557,57 @@ def _promote(
 
 def _body_text(bodies: pl.Series) -> pl.Series:
     """The body of a log as plain text: strings without quotes, everything else as JSON."""
-    import json
-
     return pl.Series(
         "body_text",
         [json.loads(b) if b is not None and b[0] == '"' else b for b in bodies.to_list()],
         dtype=pl.String,
     )
+
+
+def _base(resource: bytes, scope: bytes) -> Any:
+    """A digest that has seen a record's resource and scope."""
+    digest = blake2b(digest_size=8)
+    for part in (resource, scope):
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest
+
+
+def _numbered(base: Any, raw: bytes, seen: dict[bytes, int]) -> bytes:
+    """The hash of a log record. Equal records of one request are different records."""
+    digest = base.copy()
+    digest.update(raw)
+    key: bytes = digest.digest()
+    ordinal = seen.get(key, 0)
+    seen[key] = ordinal + 1
+    if ordinal:
+        digest.update(ordinal.to_bytes(8, "little"))
+        key = digest.digest()
+    return key
+
+
+def _column(name: str, values: Sequence[Any], type_: pa.DataType) -> Any:
+    """A column of what the messages held."""
+    if name in _TIMES:
+        return pa.array(values, pa.uint64()).view(pa.int64())
+    if name in _IDS:
+        return _hex(values)
+    if name in _BYTES:
+        if not any(values):
+            return pa.nulls(len(values), type_)
+        return pa.array([text(raw) if raw else None for raw in values], type_)
+    if type_ == pa.uint32() and not any(values):
+        return pa.array(np.zeros(len(values), np.uint32))
+    return pa.array(values, type_)
+
+
+def _hex(values: Sequence[bytes]) -> Any:
+    """Ids as lower-case hex, null where they are empty."""
+    lengths = np.fromiter(map(len, values), np.int64, len(values))
+    offsets = np.concatenate(([0], np.cumsum(2 * lengths))).astype(np.int32)
+    valid = np.packbits(lengths > 0, bitorder="little").tobytes() if not lengths.all() else None
+    buffers = [valid and pa.py_buffer(valid), pa.py_buffer(offsets.tobytes())]
+    digits = pa.py_buffer(b"".join(values).hex().encode())
+    return pa.Array.from_buffers(pa.string(), len(values), [*buffers, digits])
 
 
 def _number(point: Any) -> dict[str, Any]:

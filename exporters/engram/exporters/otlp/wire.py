@@ -18,8 +18,18 @@ from engram.exporters.signals import Signal
 
 _F = descriptor_pb2.FieldDescriptorProto
 _RAW_FIELDS: Final = frozenset(
-    ("attributes", "events", "links", "body", "resource", "scope")
-    + ("spans", "log_records", "metrics")
+    [
+        "attributes",
+        "events",
+        "links",
+        "body",
+        "status",
+        "resource",
+        "scope",
+        "spans",
+        "log_records",
+        "metrics",
+    ]
 )
 _SERVICES: Final = {
     Signal.TRACES: (trace_service_pb2, "trace.v1.ExportTraceServiceRequest"),
@@ -58,6 +68,10 @@ def _mirror(prefix: str, raw: frozenset[str]) -> Any:
             if field.type == _F.TYPE_STRING or (
                 field.type == _F.TYPE_MESSAGE and field.name in raw
             ):
+                if field.name == "body":  # an empty body is not the same as none
+                    field.proto3_optional = True
+                    field.oneof_index = len(message.oneof_decl)
+                    message.oneof_decl.add(name="_body")
                 field.type = _F.TYPE_BYTES
                 field.ClearField("type_name")
             elif field.type_name:
@@ -79,16 +93,20 @@ _lite = _mirror("lite", _RAW_FIELDS)
 STRICT_REQUEST: Final[dict[Signal, Any]] = {
     signal: _strict(f"collector.{name}") for signal, (_, name) in _SERVICES.items()
 }
+OFFICIAL_REQUEST: Final[dict[Signal, Any]] = {
+    signal: getattr(module, name.rpartition(".")[2]) for signal, (module, name) in _SERVICES.items()
+}
 LITE_REQUEST: Final[dict[Signal, Any]] = {
     signal: _lite(f"collector.{name}") for signal, (_, name) in _SERVICES.items()
 }
 LiteSpan: Final[Any] = _lite("trace.v1.Span")
+LiteEvent: Final[Any] = _lite("trace.v1.Span.Event")
 LiteLogRecord: Final[Any] = _lite("logs.v1.LogRecord")
 LiteResource: Final[Any] = _lite("resource.v1.Resource")
 LiteScope: Final[Any] = _lite("common.v1.InstrumentationScope")
 KeyValue: Final[Any] = _strict("common.v1.KeyValue")
 AnyValue: Final[Any] = _strict("common.v1.AnyValue")
-Event: Final[Any] = _strict("trace.v1.Span.Event")
+Status: Final[Any] = _strict("trace.v1.Status")
 Link: Final[Any] = _strict("trace.v1.Span.Link")
 Metric: Final[Any] = _strict("metrics.v1.Metric")
 EntityRef: Final[Any] = _strict("common.v1.EntityRef")
