@@ -13,9 +13,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
-from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, SeverityNumber
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from engram.exporters.signals import Signal
 
@@ -59,11 +59,11 @@ def span_id(number: int) -> bytes:
     return (0xBEE << 32 | number).to_bytes(8, "big")
 
 
-def shop_traces(count: int) -> tuple[list[Span], list[LogRecord], list[Metric]]:
+def shop_traces(count: int) -> tuple[list[Any], list[Any], list[Any]]:
     """`count` requests of a shop: server, client and LLM span, an event, a log; every 3rd fails.
 
-    A failure is reported four ways: event on the client span, event on the server span, a log event and a log
-    with exc_info.
+    A failure is reported four ways: event on the client span, event on the server span, a log event
+    and a log with exc_info.
     """
     spans: list[Span] = []
     logs: list[LogRecord] = []
@@ -91,7 +91,7 @@ def shop_traces(count: int) -> tuple[list[Span], list[LogRecord], list[Metric]]:
             kind=Span.SPAN_KIND_CLIENT, start_time_unix_nano=at + 1_000_000,
             end_time_unix_nano=at + 31_000_000,
             attributes=attributes({
-                "http.request.method": "POST", "url.full": f"https://pay.test/charge?token=s3cr3t{n}",
+                "http.request.method": "POST", "url.full": f"https://pay.test/pay?token=s3cr3t{n}",
                 "server.address": "pay.test", "http.response.status_code": 504 if failed else 200,
             }),
         )  # fmt: skip
@@ -111,39 +111,45 @@ def shop_traces(count: int) -> tuple[list[Span], list[LogRecord], list[Metric]]:
                 [{"role": "user", "parts": [{"type": "text", "content": f"Where is order {n}?"}]}]
             ),
             "gen_ai.output.messages": json.dumps(
-                [{"role": "assistant", "parts": [{"type": "text", "content": f"On its way ({n})."}]}]
+                [{"role": "assistant", "parts": [{"type": "text", "content": f"Sent ({n})."}]}]
             ),
         }
         logs.append(
             LogRecord(
-                time_unix_nano=at + 80_000_000, trace_id=trace, span_id=llm,
+                time_unix_nano=at + 80_000_000,
+                trace_id=trace,
+                span_id=llm,
                 event_name="gen_ai.client.inference.operation.details",
                 attributes=attributes({**said, **messages}),
-            )  # fmt: skip
+            )
         )
         info = LogRecord(
-            time_unix_nano=at + 85_000_000, trace_id=trace, span_id=server, severity_number=9,
-            severity_text="INFO",
+            time_unix_nano=at + 85_000_000, trace_id=trace, span_id=server,
+            severity_number=SeverityNumber.SEVERITY_NUMBER_INFO, severity_text="INFO",
         )  # fmt: skip
         info.body.string_value = f"order {n} accepted"
         logs.append(info)
         if failed:
             for span in (root, out):
-                span.status.code, span.status.message = 2, "TimeoutError: gateway did not answer"
+                span.status.code = Status.STATUS_CODE_ERROR
+                span.status.message = "TimeoutError: gateway did not answer"
                 span.events.add(
                     name="exception", time_unix_nano=at + 30_000_000, attributes=attributes(error)
                 )
             for name in ("http.server.request.exception", ""):
                 record = LogRecord(
                     time_unix_nano=at + 30_500_000, trace_id=trace, span_id=server,
-                    severity_number=17, severity_text="ERROR", event_name=name,
-                    attributes=attributes(error),
+                    severity_number=SeverityNumber.SEVERITY_NUMBER_ERROR, severity_text="ERROR",
+                    event_name=name, attributes=attributes(error),
                 )  # fmt: skip
                 record.body.string_value = "Unhandled exception"
                 logs.append(record)
         spans += (root, out, chat)
         metric = Metric(name="shop.orders", unit="1")
-        metric.sum.aggregation_temporality, metric.sum.is_monotonic = 2, True
+        metric.sum.aggregation_temporality = (
+            AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+        )
+        metric.sum.is_monotonic = True
         metric.sum.data_points.add(
             as_int=n, start_time_unix_nano=T0, time_unix_nano=at, attributes=attributes({"k": "v"})
         )

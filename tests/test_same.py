@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from tests.telemetry import batches, request, shop_traces
 
 from engram.collector.receivers import (
     OtlpGrpcConfig,
@@ -23,7 +24,6 @@ from engram.exporters.home import Home
 from engram.exporters.lake import attach_read_only
 from engram.exporters.memories import INGEST_COLUMNS
 from engram.exporters.signals import Signal
-from tests.telemetry import batches, request, shop_traces
 
 _SERVICES = {
     Signal.TRACES: "trace.v1.TraceService",

@@ -1,8 +1,8 @@
 """Replay that survives a request which kills the process while it is decoded.
 
-A file beside the log counts starts that found the lake at the same position. From the second on, the
-position of each request is noted while it is decoded. The request at which the process died twice in a
-row is the culprit: once may be a `kill -9` that came by chance.
+A file beside the log counts starts that found the lake at the same position. From the second on,
+the position of each request is noted while it is decoded. The request at which the process died
+twice in a row is the culprit: once may be a `kill -9` that came by chance.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from engram.exporters.otlp.decode import Decoder
     from engram.exporters.recent import RecentHashes
     from engram.exporters.rules import Rules
+    from engram.exporters.rules.load import Kind
 
 _log = logging.getLogger("engram.engine")
 
@@ -342,9 +343,8 @@ class Engine:
     # ------------------------------------------------------------------ pipeline
 
     def _pipeline_loop(self) -> None:
-        from engram.exporters.redact import RedactionConfig, Redactor
-
         from engram.exporters.otlp.decode import Decoder
+        from engram.exporters.redact import RedactionConfig, Redactor
         from engram.exporters.rules import Rules
 
         settings = self.settings
@@ -459,11 +459,12 @@ class Engine:
         from engram.exporters.merge import merge_frame
 
         made = []
-        for kind, frame in (
+        kinds: tuple[tuple[Kind, pl.DataFrame], ...] = (
             ("span", records.span_frame),
             ("span_event", records.event_frame),
             ("log", records.log_frame),
-        ):
+        )
+        for kind, frame in kinds:
             if not frame.height:
                 continue
             try:

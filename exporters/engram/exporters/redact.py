@@ -214,7 +214,8 @@ def _cards(text: str) -> str:
         return f"{quote}{REDACTED}{quote}"
 
     # `_CARD` looks behind at every position of a text (65 µs a kB), so it is given only the digits.
-    out, done = [], 0
+    out: list[str] = []
+    done = 0
     for digits in _DIGITS.finditer(text):
         for match in _CARD.finditer(text, digits.start(), digits.end() + 1):
             out += (text[done : match.start()], replace(match))

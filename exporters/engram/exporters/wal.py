@@ -240,7 +240,8 @@ class Wal:
         except BaseException:
             os.close(fresh)
             raise
-        # Only now: a closed descriptor that is still ours would write into whatever file gets its number.
+        # Only now: a closed descriptor that is still ours would write into whatever file gets its
+        # number.
         self._descriptor = fresh
         self._segment_start, self._size = start, os.fstat(fresh).st_size
         if before >= 0:

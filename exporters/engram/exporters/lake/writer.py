@@ -461,8 +461,9 @@ class LakeWriter:
             )
 
     def _expire_snapshots(self, grace_s: float) -> None:
-        # `older_than` of DuckLake 1.5 compares the times as texts of two formats: all of today is older
-        # than anything today (measured; readers then lose snapshots and files). So we say which.
+        # `older_than` of DuckLake 1.5 compares the times as texts of two formats: all of today is
+        # older than anything today (measured; readers then lose snapshots and files). So we say
+        # which.
         rows = self._connection.execute(
             f"SELECT snapshot_id FROM {_META}.ducklake_snapshot "
             "WHERE epoch(CAST(snapshot_time AS TIMESTAMPTZ)) < ? "
