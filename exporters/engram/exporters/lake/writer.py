@@ -395,7 +395,7 @@ class LakeWriter:
             self._first_frame += 1
 
     def _forget_frames(self) -> None:
-        """Read memories from the lake again: what is remembered of them may not be what it holds."""
+        """Read memories from the lake again: what is remembered of them may be something else."""
         self._first_frame += len(self._frames)
         self._frames.clear()
         self._where.clear()
