@@ -37,7 +37,7 @@ def record(folder: Path) -> tuple[Path, Home]:
     disk.mkdir()
     environment = os.environ | {
         "LD_PRELOAD": str(library), "POWERCUT_ROOT": str(disk), "POWERCUT_TRACE": str(trace),
-        "PYTHONPATH": str(REPOSITORY),
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
     }  # fmt: skip
     script = REPOSITORY / "tests/durability/workload.py"
     done = subprocess.run(

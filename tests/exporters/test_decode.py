@@ -261,6 +261,20 @@ def test_a_text_is_redacted_once() -> None:
     assert redact.asked.count("text") == 1
 
 
+def test_what_is_remembered_is_redacted() -> None:
+    """A value is redacted in every batch, also when the request that brought it first failed."""
+    lite = wire.LITE_REQUEST[Signal.TRACES].FromString(_traces(_span(1, user__id="me", a="b")))
+    lite.resource_spans[0].scope_spans[0].spans.append(b"\x0a\xff")
+    decoder = Decoder(Shouting())
+    with pytest.raises(DecodeError):
+        decoder.add(Signal.TRACES, lite.SerializeToString())
+    for number in (2, 3):
+        decoder.add(Signal.TRACES, _traces(_span(number, user__id="me", a="b")))
+        spans = decoder.finish().spans
+        assert spans["attributes"].to_pylist() == ['{"user.id":"ME","a":"B"}']
+        assert spans["user_id"].to_pylist() == ["ME"]
+
+
 # ------------------------------------------------------------------ columns
 
 

@@ -69,8 +69,8 @@ class EngineSettings:
     max_wal_bytes: int = 4 << 30
     """Refuse (retryable) when the lake is this far behind."""
 
-    limit_memory_bytes: int = 600 << 20
-    """Refuse (retryable) while the process holds more resident memory than this."""
+    limit_memory_bytes: int = 0
+    """Refuse (retryable) while the process holds more resident memory than this; 0 is no limit."""
 
     retention_s: float = 0.0
     """Forget records older than this; 0 keeps them for ever."""
@@ -221,7 +221,7 @@ class Engine:
             answer.set_result(Admission(self._wal.end))
             return answer
         rejected, message = check(signal, raw)
-        if self._resident > self.settings.limit_memory_bytes:
+        if 0 < self.settings.limit_memory_bytes < self._resident:
             self.counters.refused += 1
             raise Overloaded("the collector is at its memory limit", 1.0)
         try:

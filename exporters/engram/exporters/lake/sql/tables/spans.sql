@@ -39,7 +39,7 @@ CREATE TABLE spans (
     gen_ai_provider_name VARCHAR,
     gen_ai_request_model VARCHAR,
     gen_ai_conversation_id VARCHAR,
-    content_hash UBIGINT,  -- BLAKE2b-64 of the span as sent: a re-sent span has the same
+    content_hash UBIGINT,  -- BLAKE2b-64 of resource, scope and span as sent: a re-sent span has the same
     collector VARCHAR,  -- which collector wrote the row
     sequence BIGINT,  -- number of the commit, per collector: what readers follow
     recorded_at BIGINT  -- nanoseconds: when the commit was made
