@@ -158,7 +158,7 @@ class Engine:
             self._unlock()
             return
         self._wal.close()
-        if self._failure is None and self._ready.is_set():
+        if self._failure is None and self._ready.is_set() and not self._stop.is_set():
             with contextlib.suppress(TimeoutError):
                 self.wait_committed(self._wal.end, max(0.0, deadline - time.monotonic() - 0.5))
         self._stop.set()

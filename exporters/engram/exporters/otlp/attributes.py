@@ -59,6 +59,8 @@ class _Members:
     """Numbers of those whose key has a slot, and beside it the slot and the plain text."""
     slots: list[int] = field(default_factory=list)
     plain: list[str] = field(default_factory=list)
+    place: dict[int, int] = field(default_factory=dict)
+    """Where in `slots` and `plain` a number's are."""
     unchecked: list[tuple[int, int, _Key]] = field(default_factory=list)
     """Texts that may hold a secret: their number, place in `plain` or -1, and key."""
     texts: list[str] = field(default_factory=list)
@@ -102,10 +104,19 @@ class Attributes(dict[bytes, int]):
             members.unchecked.append((at, len(members.plain) if slotted else -1, key))
             members.texts.append(plain or "")
         if plain is not None and slotted:
+            members.place[at] = len(members.plain)
             members.slotted.append(at)
             members.slots.append(key.slot)
             members.plain.append(plain)
         return number
+
+    def known(self, number: int) -> tuple[str, int, str]:
+        """A numbered attribute, settled: JSON text, slot or -1, plain text."""
+        members, at = (self._kept, number) if number >= 0 else (self._passing, ~number)
+        place = members.place.get(at, -1)
+        if place < 0:
+            return members.json[at], -1, ""
+        return members.json[at], members.slots[place], members.plain[place]
 
     def member(self, raw: bytes) -> tuple[str, int, str]:
         """One raw KeyValue by itself: JSON text, slot or -1, plain text."""

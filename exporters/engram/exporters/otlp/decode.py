@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from json.encoder import encode_basestring
 from typing import Any, Final
@@ -69,6 +69,19 @@ class Records:
         return int(self.spans.num_rows + self.logs.num_rows + self.metrics.num_rows)
 
 
+@dataclass(slots=True)
+class _Event:
+    """A span event; the last two are made with the batch."""
+
+    row: int
+    time: int
+    name: str
+    numbers: list[int]
+    dropped: int
+    attributes: str = ""
+    wanted: dict[str, str] = field(default_factory=dict)
+
+
 class _Table:
     """Rows of one signal: a tuple of its own columns, then of hash, context and attributes' end."""
 
@@ -117,7 +130,7 @@ class Decoder:
         self._spans = _Table(SPANS)
         self._logs = _Table(LOGS)
         self._metrics = _Table(METRICS)
-        self._events: list[tuple[int, int, str, str, dict[str, str]]] = []
+        self._events: list[_Event] = []
         self._contexts: list[tuple[Any, ...]] = []
         self._context_index: dict[tuple[bytes, bytes, bytes, bytes], int] = {}
 
@@ -241,6 +254,8 @@ class Decoder:
                     if status is None:
                         status = status_memo[raw_status] = self._status(raw_status)
                     events, links = span.events, span.links
+                    if events:
+                        self._add_events(len(rows), events)
                     rows.append(
                         (
                             trace_id,
@@ -255,7 +270,7 @@ class Decoder:
                             *status,
                             None,
                             span.dropped_attributes_count,
-                            self._add_events(len(rows), events) if events else None,
+                            None,
                             span.dropped_events_count,
                             self._links(links) if links else None,
                             span.dropped_links_count,
@@ -269,22 +284,32 @@ class Decoder:
         status = wire.Status.FromString(raw)
         return status.code, self._redact.text(text(status.message)) if status.message else None
 
-    def _add_events(self, row: int, raw_events: Iterable[bytes]) -> str:
-        parts = []
+    def _add_events(self, row: int, raw_events: Iterable[bytes]) -> None:
+        """Collect a span's events; their text is made when the batch is, after redaction."""
         for raw in raw_events:
             event = wire.LiteEvent.FromString(raw)
-            name = self._redact.text(text(event.name))
-            members = [self._attributes.member(pair) for pair in event.attributes]
-            wanted = {self._keys[slot]: plain for _, slot, plain in members if slot >= 0}
-            attributes = f"{{{','.join([member[0] for member in members])}}}"
-            time = _signed(event.time_unix_nano)
-            self._events.append((row, time, name, attributes, wanted))
-            parts.append(
-                f'{{"time_unix_nano":{time},"name":{encode_basestring(name)},'
-                f'"attributes":{attributes},'
-                f'"dropped_attributes_count":{event.dropped_attributes_count}}}'
+            self._events.append(
+                _Event(
+                    row,
+                    _signed(event.time_unix_nano),
+                    self._redact.text(text(event.name)),
+                    [self._attributes[pair] for pair in event.attributes],
+                    event.dropped_attributes_count,
+                )
             )
-        return f"[{','.join(parts)}]"
+
+    def _finish_events(self) -> dict[int, str]:
+        """Make the text of all events; the JSON array of each span that has some, by row."""
+        spans: dict[int, list[str]] = {}
+        for event in self._events:
+            members = [self._attributes.known(number) for number in event.numbers]
+            event.wanted = {self._keys[slot]: plain for _, slot, plain in members if slot >= 0}
+            event.attributes = f"{{{','.join([member[0] for member in members])}}}"
+            spans.setdefault(event.row, []).append(
+                f'{{"time_unix_nano":{event.time},"name":{encode_basestring(event.name)},'
+                f'"attributes":{event.attributes},"dropped_attributes_count":{event.dropped}}}'
+            )
+        return {row: f"[{','.join(parts)}]" for row, parts in spans.items()}
 
     def _links(self, raw_links: Iterable[bytes]) -> str:
         parts = []
@@ -418,7 +443,9 @@ class Decoder:
         """The batch as columns, without the rows that `keep` (boolean masks or None) leaves out."""
         keeps = keep or (None, None, None)
         self._attributes.settle()
-        spans, span_attrs, span_resource = self._finish(self._spans, PROMOTED)
+        spans, span_attrs, span_resource = self._finish(
+            self._spans, PROMOTED, self._finish_events()
+        )
         logs, log_attrs, log_resource = self._finish(self._logs, LOG_PROMOTED)
         metrics, _, _ = self._finish(self._metrics, {})
         span_frame = _frame(spans, _SPAN_RULES, span_attrs, span_resource)
@@ -448,13 +475,16 @@ class Decoder:
     def _own_exceptions(self, length: int) -> pl.Series:
         """Which spans carry an exception event: those tell of their failure themselves."""
         column: list[str | None] = [None] * length
-        for row, _, name, _, wanted in self._events:
-            if name == "exception" or "exception.type" in wanted:
-                column[row] = wanted.get("exception.type", "exception")
+        for event in self._events:
+            if event.name == "exception" or "exception.type" in event.wanted:
+                column[event.row] = event.wanted.get("exception.type", "exception")
         return pl.Series(column, dtype=pl.String)
 
     def _finish(
-        self, table: _Table, promoted: dict[str, tuple[str, ...]]
+        self,
+        table: _Table,
+        promoted: dict[str, tuple[str, ...]],
+        events: dict[int, str] | None = None,
     ) -> tuple[pa.Table, dict[str, pl.Series], list[pl.Series]]:
         """The table, and the wanted attributes of its records and of their resources."""
         length = len(table)
@@ -462,6 +492,8 @@ class Decoder:
         if not length:
             return kept.empty_table(), {}, []
         columns = dict(zip(table.names, zip(*table.rows, strict=True), strict=True))
+        if events:
+            columns["events"] = tuple(map(events.get, range(length)))
         index = pa.array(columns["context"], pa.int32())
         ends = np.array(columns["end"], np.int64)
         attrs: dict[str, pl.Series] = {}
@@ -469,18 +501,18 @@ class Decoder:
             attrs = self._attributes.columns(self._keys, table.attributes, ends)
         contexts = dict(zip(CONTEXT_COLUMNS, zip(*self._contexts, strict=True), strict=False))
         arrays: list[Any] = []
-        for field in kept:
-            name = field.name
+        for column in kept:
+            name = column.name
             if name == "attributes":
                 arrays.append(self._attributes.join(table.attributes, ends))
             elif name in contexts:
-                arrays.append(pc.take(pa.array(contexts[name], field.type), index))
+                arrays.append(pc.take(pa.array(contexts[name], column.type), index))
             elif name in promoted:
-                arrays.append(_promote(name, promoted[name], attrs, length, field.type))
+                arrays.append(_promote(name, promoted[name], attrs, length, column.type))
             elif name == "content_hash":
                 arrays.append(pa.array(table.hashes()))
             else:
-                arrays.append(_column(name, columns[name], field.type))
+                arrays.append(_column(name, columns[name], column.type))
         present = sorted({key for context in self._contexts for key in context[-1]})
         resource = [
             pl.Series(
@@ -494,20 +526,21 @@ class Decoder:
     def _event_frame(self, spans: pl.DataFrame) -> pl.DataFrame:
         if not self._events:
             return pl.DataFrame()
-        rows, times, names, attributes, wanted = zip(*self._events, strict=True)
-        mine = spans[list(rows)]
-        keys = sorted({key for found in wanted for key in found})
+        events = self._events
+        rows = [event.row for event in events]
+        mine = spans[rows]
+        keys = sorted({key for event in events for key in event.wanted})
         shared = ["trace_id", "span_id", "parent_span_id", "service_name", "scope_name"]
         theirs = ["name", "kind", "status_code", "status_message", "attributes"]
         theirs += [name for name in mine.columns if name.startswith("attr:")]
         return pl.DataFrame(
             [
                 pl.Series("row", rows, dtype=pl.Int64),
-                pl.Series("time_unix_nano", times, dtype=pl.Int64),
-                pl.Series("name", names, dtype=pl.String),
-                pl.Series("attributes", attributes, dtype=pl.String),
+                pl.Series("time_unix_nano", [event.time for event in events], dtype=pl.Int64),
+                pl.Series("name", [event.name for event in events], dtype=pl.String),
+                pl.Series("attributes", [event.attributes for event in events], dtype=pl.String),
                 *(
-                    pl.Series(f"attr:{key}", [w.get(key) for w in wanted], dtype=pl.String)
+                    pl.Series(f"attr:{key}", [e.wanted.get(key) for e in events], dtype=pl.String)
                     for key in keys
                 ),
                 *(mine[name] for name in (*shared, "content_hash")),
