@@ -147,6 +147,37 @@ def test_a_request_that_breaks_the_decoder_is_kept_aside(
     assert set(stored(home).records) == {("spans", "a"), ("spans", "b")}
 
 
+def test_a_request_that_makes_no_columns_is_kept_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch around it is stored request by request; the engine neither stops nor loops."""
+    add, finish, clear = Decoder.add, Decoder.finish, Decoder.clear
+    inside: set[str] = set()
+
+    def noting(self: Decoder, signal: Signal, body: bytes) -> int:
+        inside.update({"bad"} if b"bad" in body else ())
+        return add(self, signal, body)
+
+    def fragile(self: Decoder, keep: Any = None) -> Any:
+        if inside:
+            raise RuntimeError("no column for that")
+        return finish(self, keep)
+
+    def clearing(self: Decoder) -> None:
+        inside.clear()
+        clear(self)
+
+    for name, function in (("add", noting), ("finish", fragile), ("clear", clearing)):
+        monkeypatch.setattr(Decoder, name, function)
+    home = Home(tmp_path / "home")
+    with running(home.root) as engine:
+        send(engine, *((Signal.TRACES, load.spans(name)) for name in ("a", "bad", "b")))
+        commit(engine)
+        assert engine.counters.quarantined == 1
+        assert engine.failure is None
+    assert set(stored(home).records) == {("spans", "a"), ("spans", "b")}
+
+
 def test_a_failing_commit_is_tried_until_it_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -517,6 +548,8 @@ def test_maintenance_runs_between_busy_commits(
     with running(tmp_path / "home", commit_rows=1) as engine:
         commit(engine)
         send(engine, *((Signal.TRACES, load.spans(f"s{i}")) for i in range(40)))
+        while engine.counters.commits < 2:  # from here on a batch is always waiting
+            time.sleep(0.05)
         asked = time.monotonic()
         engine._in_committer(lambda lake: lake.sequence, asked + 10)
         assert time.monotonic() - asked < 5

@@ -373,7 +373,7 @@ class Engine:
             self._flush_now.clear()
             return position
         deadline = time.monotonic() + self.settings.commit_interval_s
-        inflated = 0
+        start, inflated = position, 0
         while True:
             durable = self._wal.end
             for entry in self._wal.read(position, durable):
@@ -393,8 +393,26 @@ class Engine:
                 self._flush_now.clear()  # or every commit under load would be a small one
                 break
             self._wal.wait(position, min(left, 0.05))
-        self._hand_over(position, decoder, rules)
+        try:
+            self._hand_over(position, decoder, rules)
+        except Exception as error:  # noqa: BLE001 - one request of many is to blame
+            _log.warning("a batch made no columns, its requests are tried one by one: %s", error)
+            decoder.clear()
+            self._one_by_one(start, position, decoder, rules)
         return position
+
+    def _one_by_one(self, start: int, end: int, decoder: Decoder, rules: Rules) -> None:
+        """Hand over each request of a batch by itself, and quarantine the one that cannot be."""
+        for entry in self._wal.read(start, end):
+            if self._stop.is_set():
+                return
+            self._decode(entry, decoder)
+            try:
+                self._hand_over(entry.end, decoder, rules)
+            except Exception as error:  # noqa: BLE001 - that was the one
+                decoder.clear()
+                self._quarantine(entry, f"{type(error).__name__}: {error}")
+        self._hand_over(end, decoder, rules)
 
     def _decode(self, entry: Entry, decoder: Decoder) -> int:
         """Decode one request into the batch, or quarantine it; returns its inflated bytes."""
@@ -431,13 +449,12 @@ class Engine:
         from engram.exporters.lake.writer import Batch
 
         total = len(decoder)
-        keep = []
-        for table, hashes in zip(("spans", "logs", "metrics"), decoder.hashes(), strict=True):
-            recent = self._hashes[table]
-            new = recent.new(hashes)
-            recent.add(hashes[new])
-            keep.append(None if new.all() else new)
+        hashes = dict(zip(("spans", "logs", "metrics"), decoder.hashes(), strict=True))
+        new = {table: self._hashes[table].new(found) for table, found in hashes.items()}
+        keep = [None if mask.all() else mask for mask in new.values()]
         records = decoder.finish((keep[0], keep[1], keep[2]))
+        for table, mask in new.items():
+            self._hashes[table].add(hashes[table][mask])
         memories = self._memories(records, rules)
         batch = Batch(
             position,

@@ -137,6 +137,10 @@ class Decoder:
     def __len__(self) -> int:
         return len(self._spans) + len(self._logs) + len(self._metrics)
 
+    def clear(self) -> None:
+        """Drop the batch."""
+        self._reset()
+
     def add(self, signal: Signal, body: bytes) -> int:
         """Decode one inflated request into the batch; returns the number of records.
 
