@@ -33,7 +33,7 @@ test: $(STAMP) ## all tests
 	$(BIN)/python -m pytest -q $(ARGS)
 
 check: $(CHECKED) ## what CI checks: lint, format, types, import direction
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports

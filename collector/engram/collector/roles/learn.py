@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from engram.learning.indexer import Indexer
-
 from engram.collector.roles.process import Supervised, set_up_log, stop_event
 from engram.exporters.home import Home
+from engram.learning.indexer import Indexer
 
 _LOG = logging.getLogger("engram.learn")
 
