@@ -127,7 +127,7 @@ class LakeWriter:
             raise StoreError(f"cannot open the lake {self._home.catalog}: {error}") from error
         connection.execute("USE lake")
         connection.execute("CALL lake.set_option('parquet_compression', 'zstd')")
-        connection.execute("CALL lake.set_option('parquet_compression_level', '3')")
+        connection.execute("CALL lake.set_option('parquet_compression_level', '7')")
         self._connection = connection
         for table in (*SCHEMAS, "schema_versions"):  # before DuckLake, which syncs no directory
             files.make_directory(self._folder(table))
