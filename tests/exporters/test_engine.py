@@ -178,6 +178,27 @@ def test_a_request_that_makes_no_columns_is_kept_aside(
     assert set(stored(home).records) == {("spans", "a"), ("spans", "b")}
 
 
+def test_a_batch_that_fails_late_is_not_taken_for_a_resend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fails once behind the decoder comes again as new, and is stored."""
+    memories, failed = Engine._memories, [False]
+
+    def once(self: Engine, records: Any, rules: Any) -> Any:
+        if not failed[0] and len(records):
+            failed[0] = True
+            raise RuntimeError("cannot fold")
+        return memories(self, records, rules)
+
+    monkeypatch.setattr(Engine, "_memories", once)
+    home = Home(tmp_path / "home")
+    with running(home.root) as engine:
+        send(engine, (Signal.TRACES, load.spans("a")))
+        commit(engine)
+        assert engine.counters.duplicates == 0
+    assert set(stored(home).records) == {("spans", "a")}
+
+
 def test_a_failing_commit_is_tried_until_it_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -453,8 +453,6 @@ class Engine:
         new = {table: self._hashes[table].new(found) for table, found in hashes.items()}
         keep = [None if mask.all() else mask for mask in new.values()]
         records = decoder.finish((keep[0], keep[1], keep[2]))
-        for table, mask in new.items():
-            self._hashes[table].add(hashes[table][mask])
         memories = self._memories(records, rules)
         batch = Batch(
             position,
@@ -464,6 +462,9 @@ class Engine:
             memories,
             total - len(records),
         )
+        # Only now: after a failure above, the same records come again and must still be new.
+        for table, mask in new.items():
+            self._hashes[table].add(hashes[table][mask])
         while not self._stop.is_set():
             with contextlib.suppress(queue.Full):
                 self._batches.put(batch, timeout=0.25)

@@ -43,17 +43,18 @@ def connect(*, threads: int = 2, memory_limit: str = "512MB") -> duckdb.DuckDBPy
         }
     )
     for name in EXTENSIONS:
-        connection.execute(f"LOAD '{_quoted(_extension_file(name))}'")
+        connection.execute(f"LOAD '{quoted(_extension_file(name))}'")
     return connection
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
+    """A path as the inside of an SQL string."""
     return str(path).replace("'", "''")
 
 
 def attach_sql(home: Home, *, read_only: bool) -> str:
     """The ATTACH statement of a home's lake, under the name `lake`."""
-    options = [f"DATA_PATH '{_quoted(home.data)}/'", "OVERRIDE_DATA_PATH true"]
+    options = [f"DATA_PATH '{quoted(home.data)}/'", "OVERRIDE_DATA_PATH true"]
     if read_only:
         options += ["READ_ONLY", "META_BUSY_TIMEOUT 10000"]
     else:
@@ -62,7 +63,7 @@ def attach_sql(home: Home, *, read_only: bool) -> str:
             "META_BUSY_TIMEOUT 10000",
             "DATA_INLINING_ROW_LIMIT 0",
         ]
-    return f"ATTACH 'ducklake:sqlite:{_quoted(home.catalog)}' AS lake ({', '.join(options)})"
+    return f"ATTACH 'ducklake:sqlite:{quoted(home.catalog)}' AS lake ({', '.join(options)})"
 
 
 def attach_read_only(

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from engram.exporters import files
 from engram.exporters.errors import StoreError
 from engram.exporters.home import Home
-from engram.exporters.lake.attach import attach_sql, connect
+from engram.exporters.lake.attach import attach_sql, connect, quoted
 from engram.exporters.lake.schema import prepare
 from engram.exporters.memories import MEMORY_SCHEMA
 from engram.exporters.merge import merge
@@ -242,7 +242,7 @@ class LakeWriter:
                 )
             for name, path in written.items():
                 self._connection.execute(
-                    f"CALL ducklake_add_data_files('lake', '{name}', '{_quoted(path)}')"
+                    f"CALL ducklake_add_data_files('lake', '{name}', '{quoted(path)}')"
                 )
         self.sequence, self.position = sequence, batch.position
         self._remember(fresh.with_columns(sequence=pl.lit(sequence, pl.Int64)))
@@ -552,7 +552,7 @@ class LakeWriter:
             )
             for name, file in (("memories", path), ("commits", log)):
                 self._connection.execute(
-                    f"CALL ducklake_add_data_files('lake', '{name}', '{_quoted(file)}')"
+                    f"CALL ducklake_add_data_files('lake', '{name}', '{quoted(file)}')"
                 )
         self.sequence = sequence
         self._remember(folded.with_columns(sequence=pl.lit(sequence, pl.Int64)))
@@ -582,10 +582,6 @@ class _Tier:
 
 
 _TIERS: Final = (_Tier(1 << 20, 4 << 20, 10), _Tier(16 << 20, 48 << 20, 4))
-
-
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")
 
 
 def _id_hashes(ids: pl.Series) -> Any:
