@@ -22,14 +22,14 @@ from engram.exporters.engine import Engine, EngineSettings
 from engram.exporters.home import Home
 from engram.exporters.otlp import decode
 
-add = decode.Decoder.add
+finish = decode.Decoder.finish
 
-def deadly(self, signal, body):
-    if b"poison" in body:
+def deadly(self, keep):
+    if any(b"poison" in span for span in self._spans.messages):
         os._exit(9)
-    return add(self, signal, body)
+    return finish(self, keep)
 
-decode.Decoder.add = deadly
+decode.Decoder.finish = deadly
 engine = Engine(Home.find(sys.argv[1]), EngineSettings(commit_interval_s=0.05))
 engine.start()
 engine.wait_committed(engine.end, 30)

@@ -312,7 +312,6 @@ def test_a_long_transaction_blocks_nobody(home: Home) -> None:
         engine.shutdown(20)
 
 
-@pytest.mark.xfail(reason="DuckLake reads the file list of a pinned snapshot anew, after the merge")
 def test_a_transaction_keeps_its_view_over_a_merge(home: Home) -> None:
     """A reader in a transaction sees the same rows before and after a compaction."""
     engine = Engine(home, EngineSettings(commit_interval_s=0.02, compact_interval_s=1e9))

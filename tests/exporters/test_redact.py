@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -262,15 +263,17 @@ _PIECES = st.one_of(
 def test_suspicious_misses_nothing(text: str) -> None:
     """A text that the redactor would change is always among those it is asked to read."""
     if REDACTOR.text(text) != text:
-        assert list(REDACTOR.suspicious([text])) == [0]
+        assert list(REDACTOR.suspicious(pl.Series([text]))) == [0]
 
 
 @pytest.mark.parametrize(("text", "secret", "rest"), SECRETS)
 def test_suspicious_finds_each_secret(text: str, secret: str, rest: str) -> None:
     """Every kind of secret is found among harmless texts."""
-    assert 1 in REDACTOR.suspicious(["nothing here", text, "nor here"])
+    assert 1 in REDACTOR.suspicious(pl.Series(["nothing here", text, "nor here"]))
 
 
 def test_suspicious_spares_prose() -> None:
     """Prose about tokens and passwords is not read a second time."""
-    assert not list(REDACTOR.suspicious(["the password of a token is key to the session", "/a/b"]))
+    assert not list(
+        REDACTOR.suspicious(pl.Series(["the password of a token is key to the session", "/a/b"]))
+    )

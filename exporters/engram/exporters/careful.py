@@ -68,12 +68,17 @@ class CarefulReplay:
         """Whether the request at this position killed the process before."""
         return position == self._poisoned
 
+    @property
+    def active(self) -> bool:
+        """Whether every request is noted: the process died several times without a commit."""
+        return self._careful
+
     def before(self, position: int) -> None:
         """The request at this position is decoded next."""
         self._note(position)
 
     def after(self) -> None:
-        """It is decoded, or in quarantine: a death from now on is not its doing."""
+        """Its memories are made, or it is in quarantine: a death from now on is not its doing."""
         self._note(None)
 
     def _note(self, position: int | None) -> None:

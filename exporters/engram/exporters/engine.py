@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("engram.engine")
 
 _BATCH_BYTES: Final = 48 << 20
+_INFLATED_BYTES: Final = 24 << 20
 _SLICE_PAUSE_S: Final = 0.02
 _DECODE_TRIES: Final = 2
 _COLLECTOR_ID: Final = re.compile(r"[0-9a-f]{8}\s*\Z")
@@ -129,6 +130,7 @@ class Engine:
         self._resident = 0
         self._careful = CarefulReplay(home.wal)
         self._hashes: dict[str, RecentHashes] = {}
+        self._inflated = _Inflated()
 
     # ------------------------------------------------------------------ life
 
@@ -237,6 +239,8 @@ class Engine:
 
         def done(future: Future[int]) -> None:
             error = future.exception()
+            if error is None and raw is not body:
+                self._inflated.keep(future.result(), raw)
             with contextlib.suppress(InvalidStateError):  # the sender hung up
                 if error is not None:
                     answer.set_exception(error)
@@ -379,14 +383,14 @@ class Engine:
             for entry in self._wal.read(position, durable):
                 inflated += self._decode(entry, decoder)
                 position = entry.end
-                if len(decoder) >= self.settings.commit_rows or inflated >= _BATCH_BYTES:
+                if self._full(decoder, inflated):
                     break
                 if time.monotonic() >= deadline or self._stop.is_set():
                     break
             else:
                 position = max(position, durable)  # also past damage behind the last sound request
             left = deadline - time.monotonic()
-            full = len(decoder) >= self.settings.commit_rows or inflated >= _BATCH_BYTES
+            full = self._full(decoder, inflated)
             if full or left <= 0 or self._stop.is_set():
                 break
             if self._flush_now.is_set() and position >= self._wal.end:
@@ -400,6 +404,12 @@ class Engine:
             decoder.clear()
             self._one_by_one(start, position, decoder, rules)
         return position
+
+    def _full(self, decoder: Decoder, inflated: int) -> bool:
+        """Whether a batch is due. After crashes each request is one, to find the one to blame."""
+        if self._careful.active:
+            return inflated > 0
+        return len(decoder) >= self.settings.commit_rows or inflated >= _BATCH_BYTES
 
     def _one_by_one(self, start: int, end: int, decoder: Decoder, rules: Rules) -> None:
         """Hand over each request of a batch by itself, and quarantine the one that cannot be."""
@@ -422,13 +432,14 @@ class Engine:
         self._careful.before(entry.position)
         for last in range(_DECODE_TRIES):
             try:
-                raw = inflate(entry.body, entry.encoding, self.settings.max_request_bytes)
+                raw = self._inflated.take(entry.end) or inflate(
+                    entry.body, entry.encoding, self.settings.max_request_bytes
+                )
                 decoder.add(entry.signal, raw)
             except Exception as error:  # noqa: BLE001 - whatever it is, the road goes on
                 if last + 1 == _DECODE_TRIES:
                     self._quarantine(entry, f"{type(error).__name__}: {error}")
             else:
-                self._careful.after()
                 return len(raw)
         self._careful.after()
         return 0
@@ -454,13 +465,14 @@ class Engine:
         keep = [None if mask.all() else mask for mask in new.values()]
         records = decoder.finish((keep[0], keep[1], keep[2]))
         memories = self._memories(records, rules)
+        self._careful.after()
         batch = Batch(
             position,
             records.spans,
             records.logs,
             records.metrics,
             memories,
-            total - len(records),
+            total - len(records) - records.rejected,
         )
         # Only now: after a failure above, the same records come again and must still be new.
         for table, mask in new.items():
@@ -610,6 +622,35 @@ class Engine:
         name = secrets.token_hex(4)
         files.write_synced(path, f"{name}\n".encode())
         return name
+
+
+class _Inflated:
+    """Bodies that `admit` inflated, kept until the pipeline reads them from the log.
+
+    Inflating twice costs 1 µs a span. What does not fit is inflated again.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._bodies: dict[int, bytes] = {}
+        self._bytes = 0
+
+    def keep(self, end: int, raw: bytes) -> None:
+        """Keep the body of the request that ends at this log position, if there is room."""
+        with self._lock:
+            if self._bytes + len(raw) <= _INFLATED_BYTES:
+                self._bodies[end] = raw
+                self._bytes += len(raw)
+
+    def take(self, end: int) -> bytes | None:
+        """The body of a request; those before it, which were kept too late, are dropped."""
+        found = None
+        with self._lock:
+            while self._bodies and (first := next(iter(self._bodies))) <= end:
+                raw = self._bodies.pop(first)
+                self._bytes -= len(raw)
+                found = raw if first == end else None
+        return found
 
 
 def _resident_bytes() -> int:

@@ -257,18 +257,14 @@ class Redactor:
             return False
         return _is_secret(key) or any(p.search(key) for p in self._keys)
 
-    def suspicious(self, texts: list[str]) -> Iterable[int]:
+    def suspicious(self, texts: pl.Series) -> Iterable[int]:
         """Which of many texts `text` has to read: all that it would change, and few others.
 
         One pass of a linear-time engine over all of them: 2 µs a kilobyte.
         """
-        if not texts:
-            return ()
         if self._values or self._keys:
             return range(len(texts))
-        found: list[int] = (
-            pl.Series(texts, dtype=pl.String).str.contains(_SUSPICIOUS).arg_true().to_list()
-        )
+        found: list[int] = texts.str.contains(_SUSPICIOUS).arg_true().to_list()
         return found
 
     def text(self, value: str) -> str:

@@ -1,269 +1,324 @@
-"""Attributes: three quarters of what decoding costs, so they are handled by the batch.
+"""Attributes and values by the batch: three quarters of what decoding costs.
 
-Distinct attributes, as raw KeyValue bytes, have a number; a record is a run of these numbers.
-The rest (joining the JSON text of a record, spreading the wanted values into columns) is done once
-per batch, in Arrow. So an attribute that was seen before costs one dictionary access, made in C.
+All attributes of a batch, of spans, events, logs and points alike, are slices of one slab. Equal
+ones are found first (two thirds are repetitions), and only the distinct ones are read: in step,
+where they have a short key and one string, int, bool or double; all other shapes one by one.
+Then Arrow gathers the JSON text of each record, and the wanted values into columns.
 
 Texts are searched for secrets by the batch too: one pass in Rust tells the few that the redactor
 has to read (2 µs a kilobyte, where reading it in Python takes 40).
-
-A new one is parsed by hand where it has the common shape, a short key and one string, int, bool or
-double: a message object costs three times as much. What keeps coming back is kept from batch to
-batch, but not the values of keys that turn out to be different every time, nor long ones.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from json.encoder import encode_basestring
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from engram.exporters.otlp import wire
+from engram.exporters.otlp.slab import Ints, Slab, distinct, replaced
 from engram.exporters.otlp.values import REDACTED, Redact, ValueWriter, double_json, key_json, text
+from engram.exporters.otlp.walk import Found, Shape, walk
 
-_KEPT_BYTES: Final = 256
-"""Longer attributes are texts and stacks, which seldom repeat."""
-_KEPT_VALUES: Final = 512
-"""A key with more distinct values than this is not worth keeping."""
-_KEPT: Final = 50_000
 _KEYS: Final = 10_000
-_REDACTED_JSON: Final = f'"{REDACTED}"'
-
-_double: Final = struct.Struct("<d").unpack_from
-
-
-@dataclass(slots=True)
-class _Key:
-    json: str
-    """With the colon behind it."""
-    slot: int
-    redacted: bool
-    room: int = _KEPT_VALUES
-    """How many more of its values are kept."""
+_PAIR: Final = Shape(wire.KeyValue)
+_VALUE: Final = Shape(wire.AnyValue)
+_UNSAFE: Final = r'[\x00-\x1f"\\]'
+"""What JSON text cannot hold as it is."""
+_ESCAPES: Final = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+_CONTROL: Final = r"[\x00-\x1f]"
 
 
-@dataclass(slots=True)
-class _Members:
-    """Attributes by number."""
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Values of one kind."""
 
-    json: list[str] = field(default_factory=list)
-    """`"key":value`"""
-    slotted: list[int] = field(default_factory=list)
-    """Numbers of those whose key has a slot, and beside it the slot and the plain text."""
-    slots: list[int] = field(default_factory=list)
-    plain: list[str] = field(default_factory=list)
-    place: dict[int, int] = field(default_factory=dict)
-    """Where in `slots` and `plain` a number's are."""
-    unchecked: list[tuple[int, int, _Key]] = field(default_factory=list)
-    """Texts that may hold a secret: their number, place in `plain` or -1, and key."""
-    texts: list[str] = field(default_factory=list)
+    rows: Ints
+    """Which of the values."""
+    quote: str
+    inner: pl.Series
+    """The JSON text inside the quotes, or all of it where there are none."""
+    plain: pl.Series
+    """The string itself, or JSON; null where there is no value."""
 
 
-class Attributes(dict[bytes, int]):
-    """`attributes[raw]` is the number of an attribute; below zero: in this batch only."""
+class Values:
+    """Reads AnyValue messages, many at once, and replaces the secrets in texts."""
 
-    def __init__(self, redact: Redact, slot_of: dict[str, int]) -> None:
-        super().__init__()
+    def __init__(self, redact: Redact) -> None:
         self._redact = redact
         self._writer = ValueWriter(redact)
+
+    def read(self, slab: Slab, at: Ints, size: Ints) -> list[Group]:
+        """The values in groups; every row is in exactly one."""
+        found = walk(_VALUE, slab, at, size)
+        tags = np.where(~found.odd & (found.fields == 1), slab.u8[at], 0)
+        groups = []
+        strings = np.flatnonzero(tags == _STRING)
+        if len(strings):
+            where, length = found.slice("string_value")
+            rows, plain = _texts(slab, where[strings], length[strings])
+            tags[strings] = 0
+            strings = strings[rows]
+            tags[strings] = _STRING
+            plain = self._redacted(plain)
+            groups.append(Group(strings, '"', _escaped(plain), plain))
+        for tag, name, write in _NUMBERS:
+            rows = np.flatnonzero(tags == tag)
+            if len(rows):
+                plain = write(found.number(name)[rows])
+                groups.append(Group(rows, "", plain, plain))
+        rest = np.flatnonzero(~np.isin(tags, _SIMPLE))
+        if len(rest):
+            groups.append(self._slowly(rest, slab.raws(at[rest], size[rest])))
+        return groups
+
+    def _slowly(self, rows: Ints, raws: list[bytes]) -> Group:
+        json: list[str] = []
+        plain: list[str | None] = []
+        for raw in raws:
+            value = wire.AnyValue.FromString(raw)
+            kind = value.WhichOneof("value")
+            if kind == "string_value":  # no UTF-8
+                written, shown = self._writer.string(value.string_value)
+                json.append(written)
+                plain.append(shown)
+            else:
+                json.append(self._writer.value(value))
+                plain.append(json[-1] if kind else None)
+        return Group(rows, "", _series(json), _series(plain))
+
+    def _redacted(self, plain: pl.Series) -> pl.Series:
+        rows = np.asarray(self._redact.suspicious(plain), np.int64)
+        return replaced(plain, rows, _series([*map(self._redact.text, plain.gather(rows))]))
+
+
+def _texts(slab: Slab, at: Ints, size: Ints) -> tuple[Ints, pl.Series]:
+    """Slices as text, and which of them those are: all that are UTF-8."""
+    try:
+        return np.arange(len(at)), slab.views(at, size).cast(pl.String)
+    except pl.exceptions.ComputeError:
+        rows = np.flatnonzero([_is_text(raw) for raw in slab.raws(at, size)])
+        return rows, slab.views(at[rows], size[rows]).cast(pl.String)
+
+
+def _is_text(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _escaped(plain: pl.Series) -> pl.Series:
+    """The texts as they stand inside the quotes of a JSON string."""
+    rows = plain.str.contains(_UNSAFE).arg_true().to_numpy().astype(np.int64)
+    if not len(rows):
+        return plain
+    written = plain.gather(rows)
+    for character, escape in _ESCAPES.items():
+        written = written.str.replace_all(character, escape, literal=True)
+    rare = written.str.contains(_CONTROL).arg_true().to_numpy().astype(np.int64)
+    if len(rare):
+        texts = [encode_basestring(text)[1:-1] for text in plain.gather(rows[rare])]
+        written = replaced(written, rare, _series(texts))
+    return replaced(plain, rows, written)
+
+
+def _integers(numbers: Ints) -> pl.Series:
+    return pl.Series(numbers).cast(pl.String)
+
+
+def _booleans(numbers: Ints) -> pl.Series:
+    return _series(["false", "true"]).gather((numbers != 0).astype(np.int64))
+
+
+def _doubles(numbers: Ints) -> pl.Series:
+    return _series([*map(double_json, numbers.view(np.float64).tolist())])
+
+
+_STRING: Final = 0x0A
+_NUMBERS: Final = (
+    (0x18, "int_value", _integers),
+    (0x10, "bool_value", _booleans),
+    (0x21, "double_value", _doubles),
+)
+"""Tags of AnyValue, its fields, and how a column of them is written."""
+_SIMPLE: Final = (_STRING, *(tag for tag, _, _ in _NUMBERS))
+
+
+def _series(texts: Sequence[str | None]) -> pl.Series:
+    return pl.Series(texts, dtype=pl.String)
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    json: str
+    """With a comma before it and a colon behind."""
+    slot: int
+    redacted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The attributes of a batch: the distinct ones, and which of them each one is."""
+
+    texts: pl.Series
+    """`,"key":value` of each distinct attribute, then `}` and `,}`."""
+    plain: pl.Series
+    """The plain value of each, null where there is none; and one null behind them."""
+    slots: NDArray[np.int16]
+    """The slot of each one's key, -1 where nobody wants it or it has no value."""
+    codes: Ints
+    """By attribute: which of the distinct ones."""
+
+    def part(self, first: int, last: int) -> Members:
+        """The attributes from `first` up to `last`."""
+        return Members(self.texts, self.plain, self.slots, self.codes[first:last])
+
+    def objects(self, ends: Ints) -> pa.Array:
+        """The JSON objects of records, whose attributes end at `ends`.
+
+        Members and closing braces are gathered into one run of text, of which each record is a
+        slice; the comma that begins it becomes its opening brace.
+        """
+        records, total = len(ends), len(self.codes) + len(ends)
+        counts = np.diff(ends, prepend=0)
+        closing = ends + np.arange(records)
+        order = np.empty(total, np.int64)
+        is_member = np.ones(total, bool)
+        is_member[closing] = False
+        order[is_member] = self.codes
+        order[closing] = len(self.texts) - np.where(counts > 0, 2, 1)
+        run = self.texts.gather(order).to_arrow(compat_level=pl.CompatLevel.oldest())
+        _, offsets, data = run.buffers()
+        begins = np.zeros(records + 1, np.int32)
+        begins[1:] = np.frombuffer(offsets, np.int64)[closing + 1]
+        written = np.frombuffer(data, np.uint8).copy() if records else np.zeros(0, np.uint8)
+        written[begins[:-1]] = _OPEN
+        buffers = [None, pa.py_buffer(begins), pa.py_buffer(written)]
+        return pa.Array.from_buffers(pa.string(), records, buffers)
+
+    def columns(self, names: list[str], ends: Ints) -> dict[str, pl.Series]:
+        """The plain values of the wanted attributes that are there, as one column per key."""
+        slots = self.slots[self.codes]
+        found = np.flatnonzero(slots >= 0)
+        if not len(found):
+            return {}
+        slots = slots[found]
+        rows = np.searchsorted(ends, found, side="right")
+        order = np.argsort(slots, kind="stable")
+        present = np.flatnonzero(np.bincount(slots))
+        starts = np.searchsorted(slots[order], present)
+        made = {}
+        for slot, mine in zip(present.tolist(), np.split(order, starts[1:]), strict=True):
+            column = np.full(len(ends), len(self.plain) - 1, np.uint32)
+            column[rows[mine]] = self.codes[found[mine]]  # of equal keys the last one counts
+            made[names[slot]] = self.plain.gather(column).alias(f"attr:{names[slot]}")
+        return made
+
+
+_OPEN: Final = ord("{")
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Some of the distinct attributes."""
+
+    rows: Ints
+    texts: pl.Series
+    plain: pl.Series
+    slots: NDArray[np.int16]
+
+
+class Attributes:
+    """Reads KeyValue messages, many at once."""
+
+    def __init__(self, redact: Redact, slot_of: dict[str, int]) -> None:
+        self._redact = redact
+        self._writer = ValueWriter(redact)
+        self._values = Values(redact)
         self._slot_of = slot_of
         self._keys: dict[bytes, _Key] = {}
-        self._kept = _Members()
-        self._passing = _Members()
-        self._arrow = pa.array([], pa.string())
-
-    def reset(self) -> None:
-        """Begin a new batch."""
-        self._passing = _Members()
-        if len(self) >= _KEPT or len(self._keys) >= _KEYS:
-            self.clear()
-            self._keys.clear()
-            self._kept = _Members()
-            self._arrow = self._arrow[:0]
-
-    def __missing__(self, raw: bytes) -> int:
-        key, json, plain, is_text = self._parse(raw)
-        if key.room > 0 and len(raw) <= _KEPT_BYTES and len(self) < _KEPT:
-            key.room -= 1
-            members = self._kept
-            number = at = self[raw] = len(members.json)
-        else:
-            members = self._passing
-            at = len(members.json)
-            number = ~at
-        members.json.append(json)
-        slotted = plain is not None and key.slot >= 0
-        if is_text:
-            members.unchecked.append((at, len(members.plain) if slotted else -1, key))
-            members.texts.append(plain or "")
-        if plain is not None and slotted:
-            members.place[at] = len(members.plain)
-            members.slotted.append(at)
-            members.slots.append(key.slot)
-            members.plain.append(plain)
-        return number
-
-    def known(self, number: int) -> tuple[str, int, str]:
-        """A numbered attribute, settled: JSON text, slot or -1, plain text."""
-        members, at = (self._kept, number) if number >= 0 else (self._passing, ~number)
-        place = members.place.get(at, -1)
-        if place < 0:
-            return members.json[at], -1, ""
-        return members.json[at], members.slots[place], members.plain[place]
-
-    def member(self, raw: bytes) -> tuple[str, int, str]:
-        """One raw KeyValue by itself: JSON text, slot or -1, plain text."""
-        key, json, plain = self._parse_redacted(raw)
-        return json, -1 if plain is None else key.slot, plain or ""
 
     def object(self, raw_pairs: Iterable[bytes]) -> str:
-        """Raw KeyValues as the text of a JSON object."""
-        return f"{{{','.join([self._parse_redacted(raw)[1] for raw in raw_pairs])}}}"
+        """A few KeyValues as the text of a JSON object."""
+        return self._writer.object(map(wire.KeyValue.FromString, raw_pairs))
 
-    # ------------------------------------------------------------------ one attribute
+    def read(self, slab: Slab, at: Ints, size: Ints) -> Members:
+        """All attributes of a batch, their secrets replaced."""
+        if not len(at):
+            return Members(_closed([]), _series([None]), np.zeros(0, np.int16), at)
+        first, codes = distinct(slab.views(at, size))
+        at, size = at[first], size[first]
+        pairs = walk(_PAIR, slab, at, size)
+        (key_at, _), (value_at, _) = pairs.slice("key"), pairs.slice("value")
+        usual = ~pairs.odd & (value_at > 0) & (pairs.fields == 1 + (key_at > 0))
+        pieces: list[_Piece] = []
+        if usual.any():
+            pieces += self._by_kind(slab, pairs, np.flatnonzero(usual))
+        if not usual.all():
+            rest = np.flatnonzero(~usual)
+            pieces.append(self._slowly(rest, slab.raws(at[rest], size[rest])))
+        order = np.empty(len(at), np.int64)
+        order[np.concatenate([piece.rows for piece in pieces])] = np.arange(len(at))
+        plain = pl.concat([*(piece.plain for piece in pieces), _series([None])], rechunk=True)
+        slots = np.concatenate([piece.slots for piece in pieces])
+        slots[plain[:-1].is_null().to_numpy()] = -1
+        return Members(_closed([piece.texts for piece in pieces]), plain, slots, order[codes])
 
-    def settle(self) -> None:
-        """Replace the secrets in what is new; to be called before `join` and `columns`."""
-        for members in (self._kept, self._passing):
-            for i in self._redact.suspicious(members.texts):
-                at, place, key = members.unchecked[i]
-                plain = self._redact.text(members.texts[i])
-                members.json[at] = key.json + encode_basestring(plain)
-                if place >= 0:
-                    members.plain[place] = plain
-            members.texts.clear()
-            members.unchecked.clear()
+    def _by_kind(self, slab: Slab, pairs: Found, rows: Ints) -> Iterator[_Piece]:
+        """Attributes that are a key and a value and nothing else."""
+        key_at, key_size = (column[rows] for column in pairs.slice("key"))
+        value_at, value_size = (column[rows] for column in pairs.slice("value"))
+        first, key_of = distinct(slab.views(key_at, key_size))
+        keys = [*map(self._key, slab.raws(key_at[first], key_size[first]))]
+        slots = np.array([key.slot for key in keys], np.int16)[key_of]
+        hidden = np.array([key.redacted for key in keys])[key_of]
+        shown, hidden = np.flatnonzero(~hidden), np.flatnonzero(hidden)
+        groups = [
+            Group(shown[group.rows], group.quote, group.inner, group.plain)
+            for group in self._values.read(slab, value_at[shown], value_size[shown])
+        ]
+        if len(hidden):
+            instead = _series([REDACTED]).new_from_index(0, len(hidden))
+            groups.append(Group(hidden, '"', instead, instead))
+        for group in groups:
+            prefix = _series([key.json + group.quote for key in keys]).gather(key_of[group.rows])
+            text_ = pl.concat_str(prefix, group.inner, pl.lit(group.quote))
+            mine = rows[group.rows], slots[group.rows]
+            yield _Piece(mine[0], pl.select(text_).to_series(), group.plain, mine[1])
 
-    def _parse_redacted(self, raw: bytes) -> tuple[_Key, str, str | None]:
-        key, json, plain, is_text = self._parse(raw)
-        if is_text and plain is not None:
-            plain = self._redact.text(plain)
-            json = key.json + encode_basestring(plain)
-        return key, json, plain
-
-    def _parse(self, raw: bytes) -> tuple[_Key, str, str | None, bool]:
-        """Key, `"key":value` as JSON, plain text or None, and whether secrets may yet be in it.
-
-        By hand where the bytes are what every encoder writes for a short key and a plain value:
-        tag, length, key; tag, length, value; nothing else. All other shapes, and bytes that end
-        early or are no UTF-8, are protobuf's.
-        """
-        try:
-            at = 2 + raw[1]
-            if raw[0] != 0x0A or at > 129 or raw[at] != 0x12:
-                return self._parse_slowly(raw)
-            key = self._keys.get(raw[2:at]) or self._key(raw[2:at])
-            size = raw[at + 1]
-            at += 2
-            if size > 127:
-                size += (raw[at] << 7) - 128
-                at += 1
-            if at + size != len(raw) or size > 16383:
-                return self._parse_slowly(raw)
-            tag = raw[at]
-            if tag == 0x0A:
-                size = raw[at + 1]
-                at += 2
-                if size > 127:
-                    size += (raw[at] << 7) - 128
-                    at += 1
-                if at + size != len(raw):
-                    return self._parse_slowly(raw)
-                plain = raw[at:].decode()
-                if not key.redacted:
-                    return key, key.json + encode_basestring(plain), plain, True
-            elif tag == 0x18:
-                if at + 2 == len(raw) and raw[at + 1] < 128:
-                    plain = str(raw[at + 1])
-                else:
-                    number = _varint(raw, at + 1)
-                    if number is None:
-                        return self._parse_slowly(raw)
-                    plain = str(number)
-            elif tag == 0x10 and size == 2 and raw[at + 1] < 2:
-                plain = "true" if raw[at + 1] else "false"
-            elif tag == 0x21 and size == 9:
-                plain = double_json(_double(raw, at + 1)[0])
-            else:
-                return self._parse_slowly(raw)
-        except (IndexError, UnicodeDecodeError):
-            return self._parse_slowly(raw)
-        if key.redacted:
-            return key, key.json + _REDACTED_JSON, REDACTED, False
-        return key, key.json + plain, plain, False
-
-    def _parse_slowly(self, raw: bytes) -> tuple[_Key, str, str | None, bool]:
-        pair = wire.KeyValue.FromString(raw)
-        name, value, plain = self._writer.member(pair)
-        return self._key(pair.key), f"{name}:{value}", None if pair.key_strindex else plain, False
+    def _slowly(self, rows: Ints, raws: list[bytes]) -> _Piece:
+        """The others, by protobuf."""
+        texts: list[str] = []
+        plain: list[str | None] = []
+        slots: list[int] = []
+        for raw in raws:
+            pair = wire.KeyValue.FromString(raw)
+            name, value, shown = self._writer.member(pair)
+            texts.append(f",{name}:{value}")
+            plain.append(None if pair.key_strindex else shown)
+            slots.append(self._key(pair.key).slot)
+        return _Piece(rows, _series(texts), _series(plain), np.array(slots, np.int16))
 
     def _key(self, raw: bytes) -> _Key:
         known = self._keys.get(raw)
         if known is None:
             name = text(raw)
-            known = _Key(f"{key_json(raw)}:", self._slot_of.get(name, -1), self._redact.key(name))
-            if len(self._keys) < _KEYS:
-                self._keys[raw] = known
+            known = _Key(f",{key_json(raw)}:", self._slot_of.get(name, -1), self._redact.key(name))
+            if len(self._keys) >= _KEYS:
+                self._keys.clear()
+            self._keys[raw] = known
         return known
 
-    # ------------------------------------------------------------------ a batch
 
-    def join(self, numbers: list[int], ends: Any) -> Any:
-        """The JSON objects of records: the numbers of all of them, and where each record ends."""
-        kept = self._kept.json
-        if len(self._arrow) < len(kept):
-            new = pa.array(kept[len(self._arrow) :], pa.string())
-            self._arrow = pa.concat_arrays([self._arrow, new])
-        texts = pa.concat_arrays([self._arrow, pa.array(self._passing.json, pa.string())])
-        offsets = pa.array(np.concatenate(([0], ends)).astype(np.int32))
-        members = texts.take(pa.array(self._places(numbers)))
-        joined = pc.binary_join(pa.ListArray.from_arrays(offsets, members), ",")
-        return pc.binary_join_element_wise("{", joined, "}", "")
-
-    def _places(self, numbers: list[int]) -> Any:
-        """Numbers as places in the kept attributes followed by the passing ones."""
-        places = np.array(numbers, np.int64)
-        return np.where(places < 0, len(self._kept.json) + ~places, places)
-
-    def columns(self, names: list[str], numbers: list[int], ends: Any) -> dict[str, pl.Series]:
-        """The plain values of the wanted attributes that are there, as one column per key."""
-        kept, passing = self._kept, self._passing
-        slotted = np.array(kept.slotted + [len(kept.json) + at for at in passing.slotted], np.int64)
-        of = np.full(len(kept.json) + len(passing.json), -1, np.int32)
-        of[slotted] = np.arange(len(slotted), dtype=np.int32)
-        entries = of[self._places(numbers)]
-        found = np.flatnonzero(entries >= 0)
-        if not len(found):
-            return {}
-        entries = entries[found]
-        rows = np.searchsorted(ends, found, side="right")
-        slots = np.array(kept.slots + passing.slots, np.int16)[entries]
-        order = np.argsort(slots, kind="stable")
-        present, starts = np.unique(slots[order], return_index=True)
-        plain = pa.array(kept.plain + passing.plain, pa.string())
-        made = {}
-        for slot, mine in zip(present.tolist(), np.split(order, starts[1:]), strict=True):
-            column = np.full(len(ends), -1, np.int32)
-            column[rows[mine]] = entries[mine]  # of equal keys in one record the last one counts
-            values = plain.take(pa.array(column, mask=column < 0))
-            made[names[slot]] = pl.Series(f"attr:{names[slot]}", values)
-        return made
-
-
-def _varint(raw: bytes, at: int) -> int | None:
-    """The varint that fills `raw` from `at`; None for what is longer, or negative (ten bytes)."""
-    number = shift = 0
-    while raw[at] > 127:
-        number |= (raw[at] & 127) << shift
-        shift += 7
-        at += 1
-    if shift > 56 or at + 1 != len(raw):
-        return None
-    return number | raw[at] << shift
+def _closed(texts: list[pl.Series]) -> pl.Series:
+    """The texts with what closes an object behind them: after members, and without any."""
+    return pl.concat([*texts, _series(["}", ",}"])], rechunk=True)

@@ -18,6 +18,8 @@ from collections.abc import Iterable
 from json.encoder import encode_basestring
 from typing import Any, Protocol
 
+import polars as pl
+
 REDACTED = "[redacted]"
 
 
@@ -32,8 +34,8 @@ class Redact(Protocol):
         """The text with its secrets replaced."""
         ...
 
-    def suspicious(self, texts: list[str]) -> Iterable[int]:
-        """Which of the texts `text` might change; every one that it would is among them."""
+    def suspicious(self, texts: pl.Series) -> Iterable[int]:
+        """Rows of the texts that `text` might change; every one that it would is among them."""
         ...
 
 
@@ -48,7 +50,7 @@ class NoRedaction:
         """As it is."""
         return value
 
-    def suspicious(self, texts: list[str]) -> Iterable[int]:
+    def suspicious(self, texts: pl.Series) -> Iterable[int]:
         """None."""
         return ()
 

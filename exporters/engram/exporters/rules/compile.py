@@ -10,10 +10,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
+from itertools import accumulate, chain
 from operator import and_, or_
 from typing import Any, Final
 
 import polars as pl
+import pyarrow as pa
 
 from engram.exporters.memories import MEMORY_SCHEMA, memory_id
 from engram.exporters.merge import PRIORITISED, canonical_object
@@ -606,14 +608,18 @@ _FILLED = {name: 10 ** (len(PRIORITISED) - 1 - i) for i, name in enumerate(PRIOR
 
 
 def _tag_lists(joined: list[str], more: list[list[str] | None] | None) -> pl.Series:
+    """Sorted tags without repetition. By Arrow: Polars takes 2 µs to convert a list of texts."""
     if more is not None:
         texts = zip(joined, more, strict=True)
         lists = [sorted({*text.split(_TAG_SEPARATOR), *(m or ())}) for text, m in texts]
-        return pl.Series("tags", lists, dtype=MEMORY_SCHEMA["tags"])
-    places: dict[str, int] = {}
-    at = [places.setdefault(text, len(places)) for text in joined]
-    distinct = [sorted(set(text.split(_TAG_SEPARATOR))) for text in places]
-    return pl.Series("tags", distinct, dtype=MEMORY_SCHEMA["tags"]).gather(at)
+        at = [*range(len(lists))]
+    else:
+        places: dict[str, int] = {}
+        at = [places.setdefault(text, len(places)) for text in joined]
+        lists = [sorted(set(text.split(_TAG_SEPARATOR))) for text in places]
+    offsets = [0, *accumulate(map(len, lists))]
+    made = pa.ListArray.from_arrays(offsets, pa.array([*chain.from_iterable(lists)], pa.string()))
+    return pl.Series("tags", made, dtype=MEMORY_SCHEMA["tags"]).gather(at)
 
 
 def finish(made: list[pl.DataFrame], version: str) -> pl.DataFrame:
