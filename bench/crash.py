@@ -1,8 +1,9 @@
-"""A collector under load is killed again and again; nothing acknowledged is lost or doubled.
+"""Engram under load is killed again and again; nothing acknowledged is lost or doubled.
 
-    python bench/crash.py [--kills N] [--seed N]
+    python bench/crash.py [--kills N] [--seed N] [--roles]
 
 Two senders send again what was not acknowledged, so every unknown outcome is a possible duplicate.
+`--roles` kills one of `engram up` at a time: collect, learn, serve, or the supervisor itself.
 Small intervals keep commits and compactions under way at most moments.
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.durability.crash import run
+from tests.durability.crash import run, run_roles
 
 from engram.exporters.home import Home
 
@@ -27,12 +28,17 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--roles", action="store_true")
     options = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        figures = run(Home(Path(folder) / "home"), options.kills, seed=options.seed)
+        home = Home(Path(folder) / "home")
+        if options.roles:
+            figures = run_roles(home, Path(folder), options.kills, seed=options.seed)
+        else:
+            figures = run(home, options.kills, seed=options.seed)
     rows = {
-        **{f"kills while {moment}": n for moment, n in sorted(figures.kills.items())},
+        **{f"kills: {moment}": n for moment, n in sorted(figures.kills.items())},
         "kills": figures.kills.total(), "records acknowledged": figures.acked,
         "requests sent again": figures.resent, "records stored": figures.stored,
         "lost": figures.lost, "doubled": figures.doubled, "quarantined": figures.quarantined,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import random
@@ -15,10 +16,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 from tests.durability import load
 from tests.durability.verify import Record, catalogue_problems, stored
 from tests.durability.workload import QUIET
 
+from engram.collector.config import DEFAULT_FILE
 from engram.exporters.engine import Engine
 from engram.exporters.home import Home
 
@@ -113,6 +116,84 @@ class Figures:
     catalogue: list[str] = field(default_factory=list)
 
 
+class Roles:
+    """`engram up` with all its roles, any of which can be killed."""
+
+    def __init__(self, home: Home, folder: Path) -> None:
+        self.port, self._home = free_port(), home
+        self._config = folder / "crash-config.yaml"
+        _configure(self._config, self.port, free_port(), free_port())
+        self._up: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the supervisor, again after it was killed: its old children may be ending still."""
+        command = [sys.executable, "-m", "engram.collector.cli", "--home", str(self._home.root)]
+        command += ["--config", str(self._config), "up"]
+        for _ in range(50):
+            self._up = subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=_REPOSITORY
+            )
+            time.sleep(0.5)
+            if self._up.poll() is None:
+                return
+        raise AssertionError("engram up does not start any more")
+
+    def kill(self, role: str) -> bool:
+        """SIGKILL to a role; False when it is not there just now."""
+        assert self._up is not None
+        if self._up.poll() is not None:  # its collect met the lock of the one before
+            self.start()
+        if role == "up":
+            self._up.kill()
+            self._up.wait()
+            self.start()
+            return True
+        for child in psutil.Process(self._up.pid).children():
+            with contextlib.suppress(psutil.Error):
+                if role in child.cmdline():
+                    child.kill()
+                    return True
+        return False
+
+    def stop(self) -> None:
+        """In order."""
+        assert self._up is not None
+        self._up.terminate()
+        self._up.wait(20)
+
+
+def _configure(path: Path, http: int, grpc: int, api: int) -> None:
+    """The default configuration on these ports, with short intervals."""
+    text = DEFAULT_FILE.read_text(encoding="utf-8")
+    for given, mine in (
+        (":4317", f":{grpc}"), (":4318", f":{http}"), (":4319", f":{api}"),
+        ("timeout: 1s", "timeout: 50ms"), ("compact_interval: 1m", "compact_interval: 1s"),
+    ):  # fmt: skip
+        assert given in text
+        text = text.replace(given, mine)
+    path.write_text(text, encoding="utf-8")
+
+
+def run_roles(home: Home, folder: Path, kills: int, *, seed: int = 1, senders: int = 2) -> Figures:
+    """Kill a random role of `engram up` this often, under load."""
+    chance = random.Random(seed)
+    figures = Figures()
+    roles = Roles(home, folder)
+    roles.start()
+    sending = [Sender(roles.port, f"s{n}") for n in range(senders)]
+    for sender in sending:
+        sender.start()
+    while figures.kills.total() < kills:
+        time.sleep(chance.uniform(0.1, 2.5))
+        role = chance.choices(("collect", "learn", "serve", "up"), (4, 3, 1, 2))[0]
+        if roles.kill(role):
+            figures.kills[role] += 1
+    for sender in sending:
+        sender.finish()
+    roles.stop()
+    return _count(home, sending, figures)
+
+
 def run(home: Home, kills: int, *, seed: int = 1, senders: int = 2) -> Figures:
     """Kill this often, at random moments: starting, committing, compacting, stopping."""
     chance = random.Random(seed)
@@ -141,6 +222,11 @@ def run(home: Home, kills: int, *, seed: int = 1, senders: int = 2) -> Figures:
         sender.finish()
     process.terminate()
     process.communicate(timeout=20)
+    return _count(home, sending, figures)
+
+
+def _count(home: Home, sending: list[Sender], figures: Figures) -> Figures:
+    """What is in the lake in the end."""
     engine = Engine(home, QUIET)
     engine.start()
     engine.wait_committed(engine.end, 120)

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from tests.durability import load
-from tests.durability.crash import free_port, ready, run, start
+from tests.durability.crash import free_port, ready, run, run_roles, start
 from tests.durability.verify import stored
 from tests.durability.workload import QUIET
 
@@ -20,6 +20,15 @@ def test_kill_9_loses_and_doubles_nothing(tmp_path: Path) -> None:
     """Six kills at random moments under load: what was acknowledged is stored, once."""
     figures = run(Home(tmp_path / "home"), 6, seed=3)
     assert figures.acked > 100
+    assert (figures.lost, figures.doubled, figures.quarantined) == (0, 0, 0)
+    assert figures.catalogue == []
+
+
+def test_killed_roles_lose_and_double_nothing(tmp_path: Path) -> None:
+    """So do kills of any role of `engram up`, the supervisor among them."""
+    figures = run_roles(Home(tmp_path / "home"), tmp_path, 5, seed=7)
+    assert len(figures.kills) > 1
+    assert figures.acked > 50
     assert (figures.lost, figures.doubled, figures.quarantined) == (0, 0, 0)
     assert figures.catalogue == []
 
