@@ -77,6 +77,4 @@ def test_redacted_telemetry() -> None:
 
 def said(frame: pl.DataFrame) -> pl.DataFrame:
     """The frame without the columns of keys that no record has."""
-    return frame.drop(
-        [c.name for c in frame if ":" in c.name and c.null_count() == frame.height]
-    )
+    return frame.drop([c.name for c in frame if ":" in c.name and c.null_count() == frame.height])

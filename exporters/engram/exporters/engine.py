@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from engram.exporters import files
 from engram.exporters.careful import CarefulReplay
-from engram.exporters.errors import HomeBusy, Overloaded, StoreError, TooLarge
+from engram.exporters.errors import BadRequest, HomeBusy, Overloaded, StoreError, TooLarge
 from engram.exporters.home import Home
 from engram.exporters.inflate import inflate
 from engram.exporters.otlp.check import check
@@ -38,6 +38,8 @@ from engram.exporters.signals import Admission, Encoding, Signal
 from engram.exporters.wal import Entry, Wal
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from engram.exporters.lake.writer import Batch, LakeWriter
     from engram.exporters.otlp.decode import Decoder
     from engram.exporters.recent import RecentHashes
@@ -129,6 +131,7 @@ class Engine:
         self._resident = 0
         self._careful = CarefulReplay(home.wal)
         self._hashes: dict[str, RecentHashes] = {}
+        self._rules_version = ""
 
     # ------------------------------------------------------------------ life
 
@@ -306,6 +309,24 @@ class Engine:
         """Delete what was recorded before a time."""
         self._in_committer(lambda lake: lake.expire(before_ns), time.monotonic() + timeout_s)
 
+    def replace(
+        self, changes: pl.DataFrame, rules_version: str, timeout_s: float = 120.0
+    ) -> list[str]:
+        """Put rebuilt memories in the place of stored ones; see `LakeWriter.replace`.
+
+        Raises:
+            BadRequest: they were made by other rules than those that run.
+        """
+        if rules_version != self._rules_version:
+            raise BadRequest(
+                f"these memories were made by the rules {rules_version}, and the collector runs "
+                f"{self._rules_version}; restart it, so that both read the same configuration"
+            )
+        stale: list[str] = self._in_committer(
+            lambda lake: lake.replace(changes), time.monotonic() + timeout_s
+        )
+        return stale
+
     def _in_committer(self, call: Callable[[LakeWriter], Any], deadline: float) -> Any:
         future: Future[Any] = Future()
         self._requests.put((call, future))
@@ -333,6 +354,7 @@ class Engine:
             "backlog_bytes": max(0, self._wal.end - self._committed),
             "resident_bytes": self._resident,
             "uptime_s": round((time.time_ns() - counters.started_ns) / 1e9, 1),
+            "rules_version": self._rules_version,
             "failure": str(self._failure) if self._failure else None,
             "damaged": list(self._wal.damaged),
             **{
@@ -349,6 +371,7 @@ class Engine:
 
         settings = self.settings
         rules = Rules.load([dict(rule) for rule in settings.rules])
+        self._rules_version = rules.version
         if settings.redaction is None:
             from engram.exporters.otlp.values import NoRedaction
 

@@ -52,7 +52,14 @@ COMMITS: Final = pa.schema(
         "duplicates": pa.int64(),
     }
 )  # fmt: skip
-SCHEMAS: Final = {**TABLES, "memories": MEMORIES, "commits": COMMITS}
+WITHDRAWN: Final = pa.schema(
+    {
+        "id": pa.string(), "type": pa.string(), "service_name": pa.string(),
+        "index_as": pa.string(), "collector": pa.string(), "sequence": pa.int64(),
+        "recorded_at": pa.int64(),
+    }
+)  # fmt: skip
+SCHEMAS: Final = {**TABLES, "memories": MEMORIES, "commits": COMMITS, "withdrawn": WITHDRAWN}
 
 _STATISTICS: Final = frozenset(
     {
@@ -198,11 +205,7 @@ class LakeWriter:
 
         After an exception the same batch can be given again: whether it was stored is asked first.
         """
-        if self._in_doubt:
-            self._find_end()
-            self._forget_frames()
-            self._load_recent_ids()
-            self._in_doubt = False
+        self._settle()
         if batch.position <= self.position:
             return Committed(self.sequence, self.position, 0, 0)
         sequence = self.sequence + 1
@@ -248,6 +251,14 @@ class LakeWriter:
         self._remember(fresh.with_columns(sequence=pl.lit(sequence, pl.Int64)))
         self._keep_shared()
         return Committed(sequence, batch.position, fresh.height, len(replaced))
+
+    def _settle(self) -> None:
+        """After a transaction that failed: ask the lake what became of it."""
+        if self._in_doubt:
+            self._find_end()
+            self._forget_frames()
+            self._load_recent_ids()
+            self._in_doubt = False
 
     def _write(self, name: str, table: pa.Table, ingest: dict[str, Any], sequence: int) -> Path:
         schema = SCHEMAS[name]
@@ -557,6 +568,72 @@ class LakeWriter:
         self.sequence = sequence
         self._remember(folded.with_columns(sequence=pl.lit(sequence, pl.Int64)))
         return len(rows) - folded.height
+
+    # ------------------------------------------------------------------ rebuilt memories
+
+    def replace(self, changes: pl.DataFrame) -> list[str]:
+        """Put rebuilt memories in the place of stored ones, in one transaction.
+
+        `changes` has the columns of `engram.exporters.rederive.CHANGES`. A change whose memory is
+        not stored any more as it was `seen` is left out; returns the ids of those.
+        """
+        self._settle()
+        stored = dict(
+            self._connection.execute(
+                "SELECT id, list(sequence ORDER BY sequence) FROM memories "
+                "WHERE id IN (SELECT unnest(?)) GROUP BY id",
+                [changes["id"].to_list()],
+            ).fetchall()
+        )
+        fits = [
+            stored.get(id_, []) == seen for id_, seen in changes.select("id", "seen").iter_rows()
+        ]
+        stale: list[str] = changes["id"].filter(~pl.Series(fits, dtype=pl.Boolean)).to_list()
+        changes = changes.filter(pl.Series(fits, dtype=pl.Boolean))
+        if not changes.height:
+            return stale
+        sequence, now = self.sequence + 1, time.time_ns()
+        ingest = {"collector": self._collector, "sequence": sequence, "recorded_at": now}
+        rows = changes.filter(~pl.col("removed")).select(
+            *MEMORY_SCHEMA,
+            pl.col("collector").fill_null(self._collector),
+            pl.col("sequence").fill_null(sequence),
+            pl.col("recorded_at").fill_null(now),
+        )
+        gone = changes.filter("withdrawn").select(
+            "id", type="old_type", service_name="old_service_name", index_as="old_index_as"
+        )
+        replaced = changes.filter(pl.col("seen").list.len() > 0)
+        commit = {**ingest, "position": self.position, "spans": 0, "logs": 0, "metrics": 0,
+                  "memories": rows.height, "merged": replaced.height, "duplicates": 0}  # fmt: skip
+        tables = {
+            "memories": rows.to_arrow(),
+            "withdrawn": gone.to_arrow(),
+            "commits": pa.Table.from_pylist([commit], COMMITS),
+        }
+        written = {
+            name: self._write(name, table, ingest, sequence)
+            for name, table in tables.items()
+            if table.num_rows
+        }
+        with self._transaction():
+            if replaced.height:
+                seen = replaced["seen"].explode()
+                self._connection.execute(
+                    "DELETE FROM memories WHERE sequence BETWEEN ? AND ? "
+                    "AND id IN (SELECT unnest(?))",
+                    [seen.min(), seen.max(), replaced["id"].to_list()],
+                )
+            for name, path in written.items():
+                self._connection.execute(
+                    f"CALL ducklake_add_data_files('lake', '{name}', '{quoted(path)}')"
+                )
+        self.sequence = sequence
+        for id_ in changes["id"].to_list():
+            self._where.pop(id_, None)
+        self._remember(rows.select(*MEMORY_SCHEMA, "sequence"))
+        self._keep_shared()
+        return stale
 
 
 _KEEPER_COMMITS: Final = 64
