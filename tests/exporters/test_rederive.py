@@ -77,9 +77,7 @@ def memories(root: Path) -> dict[str, dict[str, Any]]:
     """Each memory without its ingest columns; an id has one row."""
     with contextlib.closing(attach_read_only(Home(root))) as db:
         rows = db.execute("SELECT * FROM memories").to_arrow_table().to_pylist()
-    found = {
-        row["id"]: {k: v for k, v in row.items() if k not in INGEST_COLUMNS} for row in rows
-    }
+    found = {row["id"]: {k: v for k, v in row.items() if k not in INGEST_COLUMNS} for row in rows}
     assert len(found) == len(rows)
     return found
 
@@ -104,7 +102,7 @@ def test_rebuilt_is_ingested(tmp_path: Path, rules: list[dict[str, Any]]) -> Non
 
 
 def test_unchanged_rules_change_nothing(tmp_path: Path) -> None:
-    """With the same rules no row is written; with a rule more that matches nothing, only versions."""
+    """The same rules write nothing; a rule more, that matches nothing, writes only versions."""
     fill(tmp_path / "home", *telemetry())
     before = whole(tmp_path / "home")
     rebuild(tmp_path / "home", [])
@@ -184,7 +182,9 @@ def test_since_and_type(tmp_path: Path) -> None:
     late = {
         hash_
         for table in ("spans", "logs")
-        for (hash_,) in query(root, f"SELECT content_hash FROM {table} WHERE recorded_at >= {since}")
+        for (hash_,) in query(
+            root, f"SELECT content_hash FROM {table} WHERE recorded_at >= {since}"
+        )
     }
     found = memories(root)
     touched = {id_ for id_, row in expected.items() if late & set(row["sources"])}

@@ -281,6 +281,21 @@ class Engine:
                     )
                 self._progress.wait(min(left, 0.25))
 
+    def wait_ready(self, timeout_s: float) -> None:
+        """Wait until the lake is open and the rules are loaded.
+
+        Raises:
+            TimeoutError: it took longer.
+            StoreError: the engine stopped.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not (self._ready.wait(0.05) and self._rules_version):
+            if self._failure is not None:
+                raise StoreError(f"the engine stopped: {self._failure}")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the lake did not open in {timeout_s:.0f} s")
+            time.sleep(0.01)
+
     def compact(self, timeout_s: float = 600.0, *, grace_s: float | None = None) -> None:
         """Run a whole round of maintenance; commits go on between its slices.
 
@@ -317,6 +332,7 @@ class Engine:
         Raises:
             BadRequest: they were made by other rules than those that run.
         """
+        self.wait_ready(timeout_s)
         if rules_version != self._rules_version:
             raise BadRequest(
                 f"these memories were made by the rules {rules_version}, and the collector runs "
@@ -354,7 +370,7 @@ class Engine:
             "backlog_bytes": max(0, self._wal.end - self._committed),
             "resident_bytes": self._resident,
             "uptime_s": round((time.time_ns() - counters.started_ns) / 1e9, 1),
-            "rules_version": self._rules_version,
+            "rules_version": self._rules_version or None,
             "failure": str(self._failure) if self._failure else None,
             "damaged": list(self._wal.damaged),
             **{
