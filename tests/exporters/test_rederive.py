@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.durability.verify import catalogue_problems
 from tests.exporters.test_engine import commit, query, running, send
 from tests.telemetry import batches, request, shop_traces
 
 from engram.exporters.engine import Engine
+from engram.exporters.errors import BadRequest, HomeBusy
 from engram.exporters.home import Home
 from engram.exporters.lake.attach import attach_read_only, attach_sql, connect
 from engram.exporters.memories import INGEST_COLUMNS
 from engram.exporters.rederive import Outcome, Selection, rederive
 from engram.exporters.rules import Rules
 from engram.exporters.signals import Signal
+
+_REPOSITORY = Path(__file__).parents[2]
 
 OTHER: list[dict[str, Any]] = [
     {"name": "api_call", "enabled": False},
@@ -35,7 +47,7 @@ OTHER: list[dict[str, Any]] = [
 """Rules that remove a type, add one, and say another otherwise."""
 
 
-def telemetry(count: int = 9, size: int = 4) -> list[tuple[Signal, bytes]]:
+def telemetry(count: int = 9, size: int = 8) -> list[tuple[Signal, bytes]]:
     """The shop's requests, a few records each."""
     spans, logs, metrics = shop_traces(count)
     return [
@@ -87,13 +99,35 @@ def whole(root: Path) -> list[tuple[Any, ...]]:
     return query(root, "SELECT * FROM memories ORDER BY id")
 
 
-@pytest.mark.parametrize("rules", [OTHER, [], [OTHER[0]], [OTHER[1]]])
-def test_rebuilt_is_ingested(tmp_path: Path, rules: list[dict[str, Any]]) -> None:
+@pytest.fixture(scope="module")
+def built_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home that was filled under the built-in rules."""
+    root = tmp_path_factory.mktemp("built-in") / "home"
+    fill(root, *telemetry())
+    return root
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same telemetry under the other rules."""
+    root = tmp_path_factory.mktemp("other") / "home"
+    fill(root, *telemetry(), rules=OTHER)
+    return root
+
+
+@pytest.fixture
+def root(tmp_path: Path, built_in: Path) -> Path:
+    """A copy of the first."""
+    return Path(shutil.copytree(built_in, tmp_path / "home"))
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_rebuilt_is_ingested(tmp_path: Path, built_in: Path, other: Path, back: bool) -> None:
     """After new rules and `rederive`, memories are those of an ingest with the new rules."""
-    fill(tmp_path / "truth", *telemetry(), rules=rules)
-    fill(tmp_path / "home", *telemetry(), rules=OTHER if not rules else [])
+    before, truth, rules = (other, built_in, []) if back else (built_in, other, OTHER)
+    shutil.copytree(before, tmp_path / "home")
     outcome = rebuild(tmp_path / "home", rules)
-    assert memories(tmp_path / "home") == memories(tmp_path / "truth")
+    assert memories(tmp_path / "home") == memories(truth)
     assert outcome.count("added") + outcome.count("removed") + outcome.count("changed") > 0
     assert outcome.count("kept") == 0
     again = rebuild(tmp_path / "home", rules)
@@ -101,30 +135,27 @@ def test_rebuilt_is_ingested(tmp_path: Path, rules: list[dict[str, Any]]) -> Non
     assert not Home(tmp_path / "home").rederive.exists()
 
 
-def test_unchanged_rules_change_nothing(tmp_path: Path) -> None:
+def test_unchanged_rules_change_nothing(root: Path) -> None:
     """The same rules write nothing; a rule more, that matches nothing, writes only versions."""
-    fill(tmp_path / "home", *telemetry())
-    before = whole(tmp_path / "home")
-    rebuild(tmp_path / "home", [])
-    assert whole(tmp_path / "home") == before
-    commits = query(tmp_path / "home", "SELECT count(*) FROM commits")
+    before = whole(root)
+    rebuild(root, [])
+    assert whole(root) == before
+    commits = query(root, "SELECT count(*) FROM commits")
     rules = [{**OTHER[1], "when": {"value": "body_text", "is": "never said"}}]
-    outcome = rebuild(tmp_path / "home", rules)
-    after = whole(tmp_path / "home")
+    outcome = rebuild(root, rules)
+    after = whole(root)
     version = len(before[0]) - 4
     assert {row[version] for row in after} == {Rules.load(rules).version}
     assert [row[:version] + row[version + 1 :] for row in after] == [
         row[:version] + row[version + 1 :] for row in before
     ]
     assert outcome.count("restamped") == len(before)
-    assert query(tmp_path / "home", "SELECT count(*) FROM commits") > commits
-    assert query(tmp_path / "home", "SELECT * FROM withdrawn") == []
+    assert query(root, "SELECT count(*) FROM commits") > commits
+    assert query(root, "SELECT * FROM withdrawn") == []
 
 
-def test_dry_run_counts_and_stores_nothing(tmp_path: Path) -> None:
+def test_dry_run_counts_and_stores_nothing(root: Path) -> None:
     """Without a writer it says what would be done; doing it does that."""
-    root = tmp_path / "home"
-    fill(root, *telemetry())
     before = whole(root)
     planned = rederive(Home(root), Rules.load(OTHER), None)
     assert whole(root) == before
@@ -167,7 +198,7 @@ def _writable(root: Path) -> Any:
 def test_since_and_type(tmp_path: Path) -> None:
     """Only memories of late records, or of a type, are rebuilt; each of all its records."""
     root = tmp_path / "home"
-    first, second = telemetry(6)[:8], telemetry(6)[8:]
+    first, second = telemetry(6, 4)[:8], telemetry(6, 4)[8:]
     fill(root, *first)
     ((since,),) = query(root, "SELECT max(recorded_at) + 1 FROM commits")
     fill(root, *second)
@@ -196,10 +227,8 @@ def test_since_and_type(tmp_path: Path) -> None:
     assert outcome.count("kept") == 0
 
 
-def test_retention_follows_the_telemetry(tmp_path: Path) -> None:
+def test_retention_follows_the_telemetry(root: Path) -> None:
     """A rebuilt memory expires with its records, not so long after the rebuilding."""
-    root = tmp_path / "home"
-    fill(root, *telemetry(3))
     rebuild(root, OTHER)
     newest = (
         "SELECT count(*) FROM memories m WHERE recorded_at IS DISTINCT FROM (SELECT max(r) FROM "
@@ -207,3 +236,153 @@ def test_retention_follows_the_telemetry(tmp_path: Path) -> None:
         "SELECT content_hash, recorded_at FROM logs) WHERE list_contains(m.sources, content_hash))"
     )
     assert query(root, newest) == [(0,)]
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from engram.exporters import rederive
+from engram.exporters.lake.writer import LakeWriter
+from tests.exporters.test_rederive import OTHER, rebuild
+
+rederive._SLICE = 7
+left, where = int(sys.argv[2]), sys.argv[3]
+
+def die(self, *args):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return known(self, *args)
+
+known = getattr(LakeWriter, where)
+replace = LakeWriter.replace
+
+def armed(self, changes):
+    if where == "replace":
+        return die(self, changes)
+    setattr(LakeWriter, where, die)
+    try:
+        return replace(self, changes)
+    finally:
+        setattr(LakeWriter, where, known)
+
+LakeWriter.replace = armed
+known = replace if where == "replace" else known
+rebuild(Path(sys.argv[1]), OTHER)
+"""
+
+
+@pytest.mark.parametrize(
+    ("slices", "where"),
+    [(0, "replace"), (3, "replace"), (2, "_sync_everything_new"), (5, "_write")],
+)
+def test_kill_9_in_the_middle(root: Path, other: Path, slices: int, where: str) -> None:
+    """Killed before, between and inside slices: all is whole, and again makes the rest."""
+    old, new = memories(root), memories(other)
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(root), str(slices), where],
+        cwd=_REPOSITORY, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL
+    between = memories(root)
+    assert all(row in (old.get(id_), new.get(id_)) for id_, row in between.items())
+    assert (between == old) == (slices == 0)
+    assert between != new
+    assert Home(root).rederive.exists()
+    rebuild(root, OTHER)
+    assert memories(root) == new
+    assert catalogue_problems(Home(root)) == []
+    assert not Home(root).rederive.exists()
+
+
+def test_ingest_goes_on(tmp_path: Path, other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records that arrive between the slices, of the same memories, are in the result."""
+    monkeypatch.setattr("engram.exporters.rederive._SLICE", 7)
+    root = tmp_path / "home"
+    requests = telemetry()
+    first, later = requests[::2], requests[1::2]
+    fill(root, *first)
+    made = Rules.load(OTHER)
+    stale = 0
+    with running(root, rules=OTHER) as engine:
+        engine.wait_ready(20)
+
+        def apply(changes: pl.DataFrame) -> list[str]:
+            nonlocal stale
+            for _ in range(2):
+                if later:
+                    send(engine, later.pop())
+            commit(engine)
+            left = engine.replace(changes, made.version)
+            stale += len(left)
+            return left
+
+        outcome = rederive(engine.home, made, apply)
+        for one in later:
+            send(engine, one)
+        commit(engine)
+    assert memories(root) == memories(other)
+    assert stale > 0
+    assert outcome.unsettled == 0
+
+
+def test_what_left_meanwhile_stays_away(tmp_path: Path) -> None:
+    """Memories that expire while they are compared are not brought back."""
+    root = tmp_path / "home"
+    fill(root, *telemetry(3, 100))
+    made = Rules.load(OTHER)
+    with running(root, rules=OTHER) as engine:
+        commit(engine)
+        expired = False
+
+        def apply(changes: pl.DataFrame) -> list[str]:
+            nonlocal expired
+            if not expired:
+                engine.expire(time.time_ns())
+                expired = True
+            return engine.replace(changes.filter(pl.col("seen").list.len() > 0), made.version)
+
+        rederive(engine.home, made, apply)
+    assert memories(root) == {}
+
+
+def test_one_at_a_time(tmp_path: Path) -> None:
+    """A second rebuilding of a home is refused while the first one runs; other rules are, too."""
+    root = tmp_path / "home"
+    fill(root, *telemetry(1, 100))
+    rules = Rules.load(OTHER)
+    with running(root, rules=OTHER) as engine:
+        engine.wait_ready(20)
+
+        def apply(changes: pl.DataFrame) -> list[str]:
+            with pytest.raises(HomeBusy, match="being rebuilt"):
+                rederive(engine.home, rules, None)
+            with pytest.raises(BadRequest, match="restart it"):
+                engine.replace(changes, "0123456789ab")
+            return engine.replace(changes, rules.version)
+
+        assert rederive(engine.home, rules, apply).unsettled == 0
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_any_change_of_rules(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """From any rules to any rules, in any commits: rebuilt is ingested, all columns of a row."""
+    folder = tmp_path_factory.mktemp("any")
+    some = st.lists(st.sampled_from(range(len(OTHER))), unique=True).map(
+        lambda picked: [OTHER[at] for at in sorted(picked)]
+    )
+    before, after = data.draw(some), data.draw(some)
+    requests = telemetry(4, data.draw(st.sampled_from([2, 7, 100])))
+    data.draw(st.randoms(use_true_random=False)).shuffle(requests)
+    cut = data.draw(st.integers(0, len(requests)))
+    for root, first in ((folder / "home", before), (folder / "truth", after)):
+        with running(root, rules=first) as engine:
+            for at, one in enumerate(requests):
+                send(engine, one)
+                if at == cut:
+                    commit(engine)
+            commit(engine)
+    rebuild(folder / "home", after)
+    assert memories(folder / "home") == memories(folder / "truth")

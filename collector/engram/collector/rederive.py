@@ -50,16 +50,16 @@ def run(
 def _writer(home: Home, config: Config, version: str) -> Iterator[Apply]:
     """Whoever may write to this home: the collector that runs, or else this process."""
     try:
-        while (running := ask(home, "status")["rules_version"]) is None:
-            time.sleep(0.1)  # it starts, and loads them
+        while not (status := ask(home, "status"))["ready"] or not status["rules_version"]:
+            time.sleep(0.1)  # it starts
     except NotRunning:
         with _own(home, config, version) as apply:
             yield apply
         return
-    if running != version:
+    if status["rules_version"] != version:
         raise ConfigError(
             [
-                f"the collector of {home.root} runs the rules {running}, and {config.file} says "
+                f"the collector of {home.root} runs the rules {status['rules_version']}, and {config.file} says "
                 f"{version}; restart the collector with this configuration, then rederive"
             ]
         )
