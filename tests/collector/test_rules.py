@@ -132,7 +132,7 @@ def test_every_problem_has_its_place() -> None:
         ("rules: []\nrules: []", "mine.yaml:2: rules: given twice, first in line 1"),
         ("rules: &a [*a]", "mine.yaml: cannot be read"),
         (MINE.replace("'^order \\d+ accepted$'", "2026-01-01"), "rules[0].when.matches: not a"),
-        (MINE.replace("log\n", "log\n    exclusive: 'no'\n", 2), "exclusive: must be true or false"),
+        (MINE + "    exclusive: 'no'\n", "exclusive: must be true or false"),
         (
             MINE.replace("title: [", "importance: {choose: [{when: [], is: '=x'}]}\n    title: ["),
             "mine.yaml:3: rules[0]: fails on a log record: ",
@@ -352,7 +352,8 @@ def as_json(signal: Signal, body: bytes) -> Any:
         (b"{}", "has one of resourceSpans"),
         (b"[1]", "is a JSON object"),
         (b'{"resourceSpans": 5}', "no OTLP traces request"),
-        (b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "xyz"}]}]}]}', "no OTLP traces"),
+        (b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "x"}]}]}]}', "no OTLP traces"),
+        (b'{"resourceSpans":' + b"[" * 99999, "nested too deeply"),
     ],
 )  # fmt: skip
 def test_files_that_are_no_otlp(content: bytes, words: str, tmp_path: Path) -> None:

@@ -43,7 +43,10 @@ def read(path: Path) -> list[tuple[Signal, bytes]]:
     except OSError as error:
         raise BadRequest(f"{path} cannot be read: {error.strerror}") from error
     if raw.lstrip()[:1] in (b"{", b"["):
-        return list(_from_json(path, raw))
+        try:
+            return list(_from_json(path, raw))
+        except RecursionError:
+            raise BadRequest(f"{path} is nested too deeply") from None
     for signal, is_of in _LOOKS_LIKE:
         try:
             request = STRICT_REQUEST[signal].FromString(raw)

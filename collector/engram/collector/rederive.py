@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from engram.collector.config import Config, duration
 from engram.collector.control import NotRunning, ask
 from engram.collector.rules import rules_of
-from engram.exporters.errors import BadRequest, ConfigError
+from engram.exporters.errors import BadRequest, ConfigError, NotFound, StoreError
 from engram.exporters.home import Home
 from engram.exporters.rederive import Action, Apply, Outcome, Progress, Selection, rederive
 from engram.exporters.rules import Rules
@@ -50,8 +50,15 @@ def run(
 def _writer(home: Home, config: Config, version: str) -> Iterator[Apply]:
     """Whoever may write to this home: the collector that runs, or else this process."""
     try:
-        while not (status := ask(home, "status"))["ready"] or not status["rules_version"]:
-            time.sleep(0.1)  # it starts
+        status = ask(home, "status")
+        deadline = time.monotonic() + _OPEN_S
+        while not (status["ready"] and status["rules_version"]):  # it starts
+            if time.monotonic() > deadline:
+                raise StoreError(
+                    f"the collector of {home.root} does not open the lake; see its log"
+                )
+            time.sleep(0.1)
+            status = ask(home, "status")
     except NotRunning:
         with _own(home, config, version) as apply:
             yield apply
@@ -59,8 +66,9 @@ def _writer(home: Home, config: Config, version: str) -> Iterator[Apply]:
     if status["rules_version"] != version:
         raise ConfigError(
             [
-                f"the collector of {home.root} runs the rules {status['rules_version']}, and {config.file} says "
-                f"{version}; restart the collector with this configuration, then rederive"
+                f"the collector of {home.root} runs the rules {status['rules_version']}, and "
+                f"{config.file} says {version}; restart the collector with this configuration, "
+                "then rederive"
             ]
         )
     slices = 0
@@ -79,7 +87,6 @@ def _writer(home: Home, config: Config, version: str) -> Iterator[Apply]:
 def _own(home: Home, config: Config, version: str) -> Iterator[Apply]:
     from engram.collector.roles.collect import engine_settings
     from engram.exporters.engine import Engine
-    from engram.exporters.errors import NotFound
 
     if not home.catalog.exists():
         raise NotFound(f"no lake in {home.root}; start one with: engram up --home {home.root}")
