@@ -377,3 +377,15 @@ def test_the_table_of_types_is_up_to_date() -> None:
     """docs/types.md is what `engram rules table` prints."""
     text = (ROOT / "docs/types.md").read_text()
     assert text == document(load()), "make docs writes it again"
+
+
+def test_the_example_of_the_docs() -> None:
+    """The rules in docs/rules.md are right, and make what they say."""
+    text = (ROOT / "docs/rules.md").read_text()
+    example = text.split("```yaml\n")[1].split("```")[0]
+    Path("otel-config.yaml").write_text(example + PIPELINES)
+    Path("my-rules.yaml").write_text(MINE.replace("order_log", "another"))
+    made = config.load(Path("otel-config.yaml").resolve())
+    rules.check(made)
+    names = [rule["name"] for rule in rules.rules_of(made)]
+    assert names == ["another", "order_accepted", "system_event"]
