@@ -7,7 +7,7 @@ STAMP := $(VENV)/.stamp
 CHECKED := $(VENV)/.stamp-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench up clean
+.PHONY: help demo test check docs bench up clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -37,6 +37,9 @@ check: $(CHECKED) ## what CI checks: lint, format, types, import direction
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(STAMP) ## write docs/types.md again, from the rules
+	$(BIN)/engram rules table > docs/types.md
 
 bench: $(STAMP) ## the measurements behind the claims (bench/*.py)
 	@for file in bench/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

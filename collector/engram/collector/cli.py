@@ -165,6 +165,22 @@ def _parser() -> argparse.ArgumentParser:
     add("status", "what runs, and what is stored")
     add("flush", "wait until everything acknowledged so far can be queried")
     add("compact", "merge small files of the lake now")
+    again = add("rederive", "rebuild memories from the telemetry, after the rules changed")
+    again.add_argument(
+        "--since", metavar="TIME", help="only of telemetry received since: 7d, 2h, 2026-11-20"
+    )
+    again.add_argument(
+        "--type", action="append", dest="types", metavar="TYPE", help="only this type (repeatable)"
+    )
+    again.add_argument("--dry-run", action="store_true", help="count, and change nothing")
+    rules = add("rules", "which rule makes which memory, and why not another", _RULES_HELP)
+    rules.add_argument(
+        "action", choices=["list", "explain", "table"], metavar="list|explain", help="what to do"
+    )
+    rules.add_argument("what", nargs="?", metavar="TRACE_ID|FILE", help="explain: what to explain")
+    rules.add_argument(
+        "--all", action="store_true", dest="all_", help="explain: every rule, not the closest"
+    )
     config = add("config", "check the configuration")
     config.add_argument("action", choices=["validate"], help="what to do")
     add("version", "the versions of Engram and its parts")
@@ -176,6 +192,13 @@ _SQL_HELP = """Query the lake read-only, also while it is being written.
 tables and views: spans, logs, metrics, memories, one view for each memory type
   engram sql "SELECT type, count(*) FROM memories GROUP BY type"
   engram sql "SHOW TABLES"
+"""
+
+_RULES_HELP = """Which rule makes which memory, and why not another.
+
+  engram rules list                    every rule, built-in and yours
+  engram rules explain TRACE_ID        the records of a trace in the lake
+  engram rules explain FILE            a file of OTLP, JSON or protobuf; nothing is stored
 """
 
 
@@ -316,6 +339,63 @@ def _ask(options: argparse.Namespace) -> int:
     return OK
 
 
+def _rederive(options: argparse.Namespace) -> int:
+    import shutil
+
+    from engram.collector import rederive
+    from engram.exporters.rederive import Selection
+
+    config = _config(options)
+    home = _home(options, config)
+    since = rederive.since(options.since) if options.since else None
+    selection = Selection(since_ns=since, types=tuple(options.types or ()))
+    live = sys.stderr.isatty() and not options.json
+
+    def progress(what: str, done: int, total: int) -> None:
+        if live:
+            line = f"{what} {done} of {total}"
+            print(f"\r{line:<{shutil.get_terminal_size().columns - 1}}", end="", file=sys.stderr)
+
+    outcome = rederive.run(home, config, selection, dry_run=options.dry_run, progress=progress)
+    if live:
+        progress("", 0, 0)
+        print("\r", end="", file=sys.stderr)
+    told = rederive.facts(outcome, dry_run=options.dry_run)
+    if options.json:
+        import json
+
+        print(json.dumps(told))
+    else:
+        for line in rederive.lines(told):
+            print(line)
+    return FAILED if outcome.unsettled else OK
+
+
+def _rules(options: argparse.Namespace) -> int:
+    from engram.collector import explain
+    from engram.collector.output import dumps
+
+    if options.action == "table":
+        print(explain.table(), end="")
+        return OK
+    config = _config(options)
+    if options.action == "list":
+        listed = explain.listed(config)
+        if options.json:
+            print(dumps(listed))
+        else:
+            explain.write_list(listed, sys.stdout)
+        return OK
+    if not options.what:
+        raise BadRequest("say what to explain: engram rules explain TRACE_ID, or a file of OTLP")
+    told = explain.explain(_home(options, config), config, options.what, all_rules=options.all_)
+    if options.json:
+        print(dumps(told))
+    else:
+        explain.write(told, sys.stdout)
+    return OK
+
+
 def _config_command(options: argparse.Namespace) -> int:
     config = _config(options)
     from engram.collector.component import Kind
@@ -372,6 +452,8 @@ _COMMANDS: Final = {
     "status": _status,
     "flush": _ask,
     "compact": _ask,
+    "rederive": _rederive,
+    "rules": _rules,
     "config": _config_command,
     "version": _version,
 }

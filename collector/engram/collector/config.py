@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, TypeVar, Union, cast, get_args, get_orig
 import yaml
 
 from engram.collector.component import Checked, Kind
-from engram.collector.registry import MIB, Api, MemoryExporter, Size, factories
+from engram.collector.registry import MIB, Api, Size, factories
 from engram.exporters.errors import ConfigError, NotFound
 from engram.exporters.signals import Signal
 
@@ -136,11 +136,9 @@ def check_rules(config: Config) -> None:
     Raises:
         ConfigError: with every problem.
     """
-    memory = config.settings(Kind.EXPORTER, "memory", MemoryExporter)
-    if memory is not None and memory.rules:
-        from engram.exporters.rules.load import load
+    from engram.collector.rules import check
 
-        load([dict(rule) for rule in memory.rules])
+    check(config)
 
 
 # -- YAML, with lines, duplicates and the environment ----------------------------------------------

@@ -21,8 +21,8 @@ class NotRunning(EngramError):
     """No `collect` serves this home."""
 
 
-def ask(home: Home, command: str, *, timeout_s: float = 30.0) -> dict[str, Any]:
-    """Send a command (status, flush, compact) to the running collect and return its answer.
+def ask(home: Home, command: str, *, timeout_s: float = 30.0, **more: Any) -> dict[str, Any]:
+    """Send a command (see `engram.exporters.control`) to the running collect; its answer.
 
     Raises:
         NotRunning: nobody listens.
@@ -47,7 +47,7 @@ def ask(home: Home, command: str, *, timeout_s: float = 30.0) -> dict[str, Any]:
             if folder is not None:
                 os.close(folder)
         try:
-            connection.sendall(json.dumps({"command": command}).encode() + b"\n")
+            connection.sendall(json.dumps({"command": command, **more}).encode() + b"\n")
             with connection.makefile("rb") as stream:
                 line = stream.readline()
             answer = json.loads(line) if line else None

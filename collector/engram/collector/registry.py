@@ -205,7 +205,13 @@ class MemoryExporter:
     """The home directory. Null is --home, else ENGRAM_HOME, else ./.engram."""
 
     rules: tuple[Mapping[str, Any], ...] = ()
-    """Rules of your own, before the built-in ones: their grammar is on top of `default.yaml`."""
+    """Rules of your own; one of a built-in rule's name takes its place. See docs/rules.md."""
+
+    rules_file: str | None = None
+    """A YAML file with more of them (`rules:`, `disabled:`), beside this one."""
+
+    disabled: tuple[str, ...] = ()
+    """Built-in rules to switch off, by name; `engram rules list` shows them."""
 
     retention: timedelta = timedelta(0)
     """Records older than this are deleted. 0 keeps them forever."""

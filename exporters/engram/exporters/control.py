@@ -6,6 +6,7 @@
 | `flush` | commits what is durable now | `{"committed": position}` |
 | `compact` | a round of maintenance; merged files stay for `grace_s` | `{"compacted": true}` |
 | `sweep` | folds what got in twice past the recent sets | `{"removed": rows}` |
+| `rederive` | stores a slice of rebuilt memories, the file `slice` | `{"stale": ids}` |
 
 Who may connect is decided by the home's mode (0700) and the socket's own (0600).
 """
@@ -22,7 +23,9 @@ from typing import Any, Final
 
 from engram.exporters.engine import Engine
 from engram.exporters.errors import EngramError, StoreError
+from engram.exporters.slices import read_slice
 
+_COMMANDS: Final = ("status", "flush", "compact", "sweep", "rederive")
 _LINE_BYTES: Final = 64 << 10
 _PATH_BYTES: Final = 100
 """A Unix socket's path fits in 108 bytes on Linux and 104 on macOS."""
@@ -45,9 +48,12 @@ def answer(engine: Engine, request: dict[str, Any]) -> dict[str, Any]:
             return {"compacted": True}
         if command == "sweep":
             return {"removed": engine.sweep()}
+        if command == "rederive":
+            changes = read_slice(engine.home, str(request.get("slice")))
+            return {"stale": engine.replace(changes, str(request.get("rules_version")))}
     except (EngramError, TimeoutError, ValueError) as error:
         return {"error": str(error) or type(error).__name__}
-    return {"error": f"unknown command {command!r}; known: status, flush, compact, sweep"}
+    return {"error": f"unknown command {command!r}; known: {', '.join(_COMMANDS)}"}
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):

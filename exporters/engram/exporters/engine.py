@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from engram.exporters import files
 from engram.exporters.careful import CarefulReplay
-from engram.exporters.errors import HomeBusy, Overloaded, StoreError, TooLarge
+from engram.exporters.errors import BadRequest, HomeBusy, Overloaded, StoreError, TooLarge
 from engram.exporters.home import Home
 from engram.exporters.inflate import inflate
 from engram.exporters.otlp.check import check
@@ -38,6 +38,8 @@ from engram.exporters.signals import Admission, Encoding, Signal
 from engram.exporters.wal import Entry, Wal
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from engram.exporters.lake.writer import Batch, LakeWriter
     from engram.exporters.otlp.decode import Decoder
     from engram.exporters.recent import RecentHashes
@@ -131,6 +133,7 @@ class Engine:
         self._careful = CarefulReplay(home.wal)
         self._hashes: dict[str, RecentHashes] = {}
         self._inflated = _Inflated()
+        self._rules_version = ""
 
     # ------------------------------------------------------------------ life
 
@@ -282,6 +285,21 @@ class Engine:
                     )
                 self._progress.wait(min(left, 0.25))
 
+    def wait_ready(self, timeout_s: float) -> None:
+        """Wait until the lake is open and the rules are loaded.
+
+        Raises:
+            TimeoutError: it took longer.
+            StoreError: the engine stopped.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not (self._ready.wait(0.05) and self._rules_version):
+            if self._failure is not None:
+                raise StoreError(f"the engine stopped: {self._failure}")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the lake did not open in {timeout_s:.0f} s")
+            time.sleep(0.01)
+
     def compact(self, timeout_s: float = 600.0, *, grace_s: float | None = None) -> None:
         """Run a whole round of maintenance; commits go on between its slices.
 
@@ -310,6 +328,25 @@ class Engine:
         """Delete what was recorded before a time."""
         self._in_committer(lambda lake: lake.expire(before_ns), time.monotonic() + timeout_s)
 
+    def replace(
+        self, changes: pl.DataFrame, rules_version: str, timeout_s: float = 120.0
+    ) -> list[str]:
+        """Put rebuilt memories in the place of stored ones; see `LakeWriter.replace`.
+
+        Raises:
+            BadRequest: they were made by other rules than those that run.
+        """
+        self.wait_ready(timeout_s)
+        if rules_version != self._rules_version:
+            raise BadRequest(
+                f"these memories were made by the rules {rules_version}, and the collector runs "
+                f"{self._rules_version}; restart it, so that both read the same configuration"
+            )
+        stale: list[str] = self._in_committer(
+            lambda lake: lake.replace(changes), time.monotonic() + timeout_s
+        )
+        return stale
+
     def _in_committer(self, call: Callable[[LakeWriter], Any], deadline: float) -> Any:
         future: Future[Any] = Future()
         self._requests.put((call, future))
@@ -337,6 +374,7 @@ class Engine:
             "backlog_bytes": max(0, self._wal.end - self._committed),
             "resident_bytes": self._resident,
             "uptime_s": round((time.time_ns() - counters.started_ns) / 1e9, 1),
+            "rules_version": self._rules_version or None,
             "failure": str(self._failure) if self._failure else None,
             "damaged": list(self._wal.damaged),
             **{
@@ -353,6 +391,7 @@ class Engine:
 
         settings = self.settings
         rules = Rules.load([dict(rule) for rule in settings.rules])
+        self._rules_version = rules.version
         if settings.redaction is None:
             from engram.exporters.otlp.values import NoRedaction
 

@@ -59,6 +59,11 @@ class Home:
         return self.root / "index"
 
     @property
+    def rederive(self) -> Path:
+        """Scratch files of `engram rederive`, there only while it runs (private)."""
+        return self.root / "rederive"
+
+    @property
     def lock(self) -> Path:
         """Locked (flock) by the one process that writes to this home."""
         return self.root / "collect.lock"

@@ -280,6 +280,14 @@ class IndexWriter:
                 self._table.delete(f"id IN ({listed})")
             self._writes += 1
 
+    def withdraw(self, ids: Iterable[str]) -> None:
+        """Remove the rows of memories, and the template rows that stand for one of them."""
+        listed = _listed(ids)
+        if listed:
+            with _lance_errors(self._home, "write"):
+                self._table.delete(f"id IN ({listed}) OR memory_id IN ({listed})")
+            self._writes += 1
+
     def save(self) -> None:
         """Write the watermarks: everything up to them is in the table."""
         self._write_state({"identity": self._identity, "watermarks": self.watermarks})

@@ -2,8 +2,9 @@
 
 What to index is a query over the lake, never a second queue: the memories whose `sequence` is above
 the watermark of their collector, in whole commits. A memory that changes gets a new sequence, so it
-comes again. Watermarks are written after the rows: a crash between repeats rows, which changes
-nothing, and a deleted index has none, so all is indexed again.
+comes again. A memory that is gone, or is indexed otherwise than before, is in `withdrawn`: its rows
+are removed and the lake is asked again. Watermarks are written after the rows: a crash between
+repeats rows, which changes nothing, and a deleted index has none, so all is indexed again.
 """
 
 from __future__ import annotations
@@ -35,6 +36,14 @@ _PAGE: Final = 4_000
 
 _CHARS: Final = 4_000
 """Characters of a content that are read: no more than are searched."""
+
+_COLUMNS: Final = (
+    "id, type, time_unix_nano, title, content[:?] AS content, service_name, user_id, session_id, "
+    "index_as"
+)
+_INDEXED: Final = "id IS NOT NULL AND index_as IS DISTINCT FROM 'none'"
+_WITHDRAWN: Final = "withdrawn/"
+"""Before a collector's name: how far its withdrawals were followed."""
 
 _MOST_BACKOFF_S: Final = 30.0
 
@@ -143,17 +152,17 @@ class Indexer:
                 upto = self._page_end(lake, collector, mark, last)
                 more = more or upto < last
                 memories = lake.execute(
-                    "SELECT id, type, time_unix_nano, title, content[:?] AS content, service_name, "
-                    "user_id, session_id, index_as FROM memories "
+                    f"SELECT {_COLUMNS} FROM memories "
                     "WHERE collector IS NOT DISTINCT FROM ? AND sequence > ? AND sequence <= ? "
-                    "AND id IS NOT NULL AND index_as IS DISTINCT FROM 'none' "
-                    "ORDER BY sequence, id",
+                    f"AND {_INDEXED} ORDER BY sequence, id",
                     [_CHARS, collector, mark, upto],
                 ).to_arrow_table()
                 for batch in memories.to_batches(max_chunksize=_PAGE):
                     written += self._write(index, batch)
                 index.watermarks[_key(collector)] = upto
                 index.save()
+            if not more:
+                written += self._withdraw(lake, index)
         except NotFound:
             return 0, False
         except duckdb.CatalogException:
@@ -163,6 +172,59 @@ class Indexer:
             self._drop_lake()
             raise StoreError(f"cannot read the lake in {self._home.lake}: {error}") from error
         return written, more
+
+    def _withdraw(self, lake: duckdb.DuckDBPyConnection, index: IndexWriter) -> int:
+        """Look again at memories of which the index may know what is no longer so; rows written.
+
+        Repeating it changes nothing, and so does doing it late: what is there is asked of the lake.
+        """
+        import duckdb
+        import pyarrow as pa
+
+        try:
+            latest = lake.execute(
+                "SELECT collector, max(sequence) FROM withdrawn GROUP BY collector"
+            ).fetchall()
+        except duckdb.CatalogException:
+            return 0  # a lake of an older schema, which no collector has opened since
+        written = 0
+        for collector, last in latest:
+            key = f"{_WITHDRAWN}{_key(collector)}"
+            mark = index.watermarks.get(key, -1)
+            if last <= mark:
+                continue
+            rows = lake.execute(
+                "SELECT DISTINCT id, type, service_name, index_as FROM withdrawn "
+                "WHERE collector IS NOT DISTINCT FROM ? AND sequence > ? AND sequence <= ?",
+                [collector, mark, last],
+            ).fetchall()
+            ids = sorted({row[0] for row in rows})
+            for at in range(0, len(ids), _PAGE):
+                some = ids[at : at + _PAGE]
+                index.withdraw(some)
+                lake.register(
+                    "these_ids", pa.table({"id": some})
+                )  # a bound list costs 130 µs an id
+                written += self._again(lake, index, "id IN (SELECT id FROM these_ids)", [])
+                lake.unregister("these_ids")
+            # A template row stood for the oldest of many; another one has to stand there now.
+            self._templates.clear()
+            for type_, service in sorted(
+                {row[1:3] for row in rows if row[3] == "template"}, key=str
+            ):
+                where = "index_as = 'template' AND type = ? AND service_name IS NOT DISTINCT FROM ?"
+                written += self._again(lake, index, where, [type_, service])
+            index.watermarks[key] = last
+            index.save()
+        return written
+
+    def _again(
+        self, lake: duckdb.DuckDBPyConnection, index: IndexWriter, where: str, values: list[Any]
+    ) -> int:
+        found = lake.execute(
+            f"SELECT {_COLUMNS} FROM memories WHERE {_INDEXED} AND {where}", [_CHARS, *values]
+        )
+        return sum(self._write(index, batch) for batch in found.to_arrow_reader(_PAGE))
 
     @staticmethod
     def _page_end(

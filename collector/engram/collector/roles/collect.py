@@ -32,6 +32,7 @@ from engram.collector.registry import (
     Size,
 )
 from engram.collector.roles.process import Supervised, set_up_log, stop_event
+from engram.collector.rules import rules_of
 from engram.exporters.control import ControlServer
 from engram.exporters.engine import Engine, EngineSettings
 from engram.exporters.errors import StoreError
@@ -148,7 +149,7 @@ def engine_settings(config: Config) -> EngineSettings:
         retention_s=memory.retention.total_seconds(),
         compact_interval_s=memory.compact_interval.total_seconds(),
         redaction=asdict(redaction) if redaction else None,
-        rules=memory.rules,
+        rules=rules_of(config),
     )
 
 

@@ -12,7 +12,7 @@ import contextlib
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +52,14 @@ COMMITS: Final = pa.schema(
         "duplicates": pa.int64(),
     }
 )  # fmt: skip
-SCHEMAS: Final = {**TABLES, "memories": MEMORIES, "commits": COMMITS}
+WITHDRAWN: Final = pa.schema(
+    {
+        "id": pa.string(), "type": pa.string(), "service_name": pa.string(),
+        "index_as": pa.string(), "collector": pa.string(), "sequence": pa.int64(),
+        "recorded_at": pa.int64(),
+    }
+)  # fmt: skip
+SCHEMAS: Final = {**TABLES, "memories": MEMORIES, "commits": COMMITS, "withdrawn": WITHDRAWN}
 
 _STATISTICS: Final = frozenset(
     {
@@ -193,11 +200,7 @@ class LakeWriter:
 
         After an exception the same batch can be given again: whether it was stored is asked first.
         """
-        if self._in_doubt:
-            self._find_end()
-            self._forget_frames()
-            self._load_recent_ids()
-            self._in_doubt = False
+        self._settle()
         if batch.position <= self.position:
             return Committed(self.sequence, self.position, 0, 0)
         sequence = self.sequence + 1
@@ -228,12 +231,11 @@ class LakeWriter:
                 path.unlink(missing_ok=True)
             raise
         self._known_files.update(written.values())  # synced: not again in the transaction
-        with self._transaction():
+        with self._among(replaced) as these, self._transaction():
             if replaced:
-                oldest = min(replaced.values())
                 self._connection.execute(
-                    "DELETE FROM memories WHERE sequence >= ? AND id IN (SELECT unnest(?))",
-                    [oldest, list(replaced)],
+                    f"DELETE FROM memories WHERE sequence >= ? AND id IN {these}",
+                    [min(replaced.values())],
                 )
             for name, path in written.items():
                 self._connection.execute(
@@ -243,6 +245,14 @@ class LakeWriter:
         self._remember(fresh.with_columns(sequence=pl.lit(sequence, pl.Int64)))
         self._keep_shared()
         return Committed(sequence, batch.position, fresh.height, len(replaced))
+
+    def _settle(self) -> None:
+        """After a transaction that failed: ask the lake what became of it."""
+        if self._in_doubt:
+            self._find_end()
+            self._forget_frames()
+            self._load_recent_ids()
+            self._in_doubt = False
 
     def _write(self, name: str, table: pa.Table, ingest: dict[str, Any], sequence: int) -> Path:
         schema = SCHEMAS[name]
@@ -277,6 +287,18 @@ class LakeWriter:
             with contextlib.suppress(duckdb.Error):  # a failed COMMIT has ended it already
                 self._connection.execute("ROLLBACK")
             raise
+
+    @contextmanager
+    def _among(self, ids: Iterable[str]) -> Iterator[str]:
+        """A set of ids in SQL.
+
+        As a bound list each would cost 130 µs: DuckDB looks for pandas at every element.
+        """
+        self._connection.register("these_ids", pa.table({"id": pa.array(ids, pa.string())}))
+        try:
+            yield "(SELECT id FROM these_ids)"
+        finally:
+            self._connection.unregister("these_ids")
 
     def _folder(self, table: str) -> Path:
         return self._home.data / "main" / table
@@ -366,9 +388,10 @@ class LakeWriter:
                 missing.append(id_)
         if missing:
             columns = ", ".join([*MEMORY_SCHEMA, "sequence"])
-            table = self._connection.execute(
-                f"SELECT {columns} FROM memories WHERE id IN (SELECT unnest(?))", [missing]
-            ).to_arrow_table()
+            with self._among(missing) as these:
+                table = self._connection.execute(
+                    f"SELECT {columns} FROM memories WHERE id IN {these}"
+                ).to_arrow_table()
             for row in table.to_pylist():
                 found[row["id"]] = row
         return found
@@ -431,12 +454,11 @@ class LakeWriter:
         run: list[_File] = []
         for file in [*self._live_files(table), _END]:
             full = sum(f.bytes for f in run) >= tier.target
-            fits = file.bytes < tier.below and (not run or file.collector == run[0].collector)
+            fits = file.bytes < tier.below
             if run and (full or not fits):
                 if full or len(run) >= tier.files:
                     return run
                 run = []
-                fits = file.bytes < tier.below
             if fits:
                 run.append(file)
         return []
@@ -449,23 +471,28 @@ class LakeWriter:
         saw no row of the merged files (measured in three of four runs of a test that reads at that
         time).
         """
-        first, last = run[0].first, run[-1].last
-        held = "collector = ? AND sequence BETWEEN ? AND ?"
-        bounds = [run[0].collector, first, last]
-        path = self._folder(table) / f"{first:012d}-{last:012d}-{uuid.uuid4().hex[:8]}.parquet"
-        rows = self._connection.execute(
-            f"COPY (SELECT {', '.join(SCHEMAS[table].names)} FROM {table} WHERE {held}) "
+        folder = self._folder(table)
+        names = ", ".join(f"'{quoted(folder / file.path)}'" for file in run)
+        path = folder / f"{run[0].first:012d}-{run[-1].last:012d}-{uuid.uuid4().hex[:8]}.parquet"
+        row = self._connection.execute(
+            f"COPY (SELECT {', '.join(SCHEMAS[table].names)} FROM {table} "
+            f"WHERE filename IN ({names})) "
             f"TO '{quoted(path)}' (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 7, "
-            f"ROW_GROUP_SIZE {_ROW_GROUP})",
-            bounds,
+            f"ROW_GROUP_SIZE {_ROW_GROUP})"
         ).fetchone()
+        copied = row[0] if row else 0
+        if copied != sum(file.rows - file.deleted for file in run):
+            path.unlink(missing_ok=True)
+            raise StoreError(
+                f"{copied} rows of {table} found in {names}, not what they should hold"
+            )
         with self._transaction():
-            self._connection.execute(f"DELETE FROM {table} WHERE {held}", bounds)
-            if rows and rows[0]:
+            self._connection.execute(f"DELETE FROM {table} WHERE filename IN ({names})")
+            if copied:
                 self._connection.execute(
                     f"CALL ducklake_add_data_files('lake', '{table}', '{quoted(path)}')"
                 )
-        if not (rows and rows[0]):
+        if not copied:
             path.unlink(missing_ok=True)
 
     def _expire_snapshots(self, grace_s: float) -> None:
@@ -552,10 +579,8 @@ class LakeWriter:
         commit = {**ingest, "position": self.position, "spans": 0, "logs": 0, "metrics": 0,
                   "memories": 0, "merged": len(rows), "duplicates": 0}  # fmt: skip
         log = self._write("commits", pa.Table.from_pylist([commit], COMMITS), ingest, sequence)
-        with self._transaction():
-            self._connection.execute(
-                "DELETE FROM memories WHERE id IN (SELECT unnest(?))", [list(versions)]
-            )
+        with self._among(versions) as these, self._transaction():
+            self._connection.execute(f"DELETE FROM memories WHERE id IN {these}")
             for name, file in (("memories", path), ("commits", log)):
                 self._connection.execute(
                     f"CALL ducklake_add_data_files('lake', '{name}', '{quoted(file)}')"
@@ -563,6 +588,71 @@ class LakeWriter:
         self.sequence = sequence
         self._remember(folded.with_columns(sequence=pl.lit(sequence, pl.Int64)))
         return len(rows) - folded.height
+
+    # ------------------------------------------------------------------ rebuilt memories
+
+    def replace(self, changes: pl.DataFrame) -> list[str]:
+        """Put rebuilt memories in the place of stored ones, in one transaction.
+
+        `changes` has the columns of `engram.exporters.rederive.CHANGES`. A change whose memory is
+        not stored any more as it was `seen` is left out; returns the ids of those.
+        """
+        self._settle()
+        with self._among(changes["id"].to_list()) as these:
+            stored = dict(
+                self._connection.execute(
+                    "SELECT id, list(sequence ORDER BY sequence) FROM memories "
+                    f"WHERE id IN {these} GROUP BY id"
+                ).fetchall()
+            )
+        fits = [
+            stored.get(id_, []) == seen for id_, seen in changes.select("id", "seen").iter_rows()
+        ]
+        stale: list[str] = changes["id"].filter(~pl.Series(fits, dtype=pl.Boolean)).to_list()
+        changes = changes.filter(pl.Series(fits, dtype=pl.Boolean))
+        if not changes.height:
+            return stale
+        sequence, now = self.sequence + 1, time.time_ns()
+        ingest = {"collector": self._collector, "sequence": sequence, "recorded_at": now}
+        rows = changes.filter(~pl.col("removed")).select(
+            *MEMORY_SCHEMA,
+            pl.col("collector").fill_null(self._collector),
+            pl.col("sequence").fill_null(sequence),
+            pl.col("recorded_at").fill_null(now),
+        )
+        gone = changes.filter("withdrawn").select(
+            "id", type="old_type", service_name="old_service_name", index_as="old_index_as"
+        )
+        replaced = changes.filter(pl.col("seen").list.len() > 0)
+        commit = {**ingest, "position": self.position, "spans": 0, "logs": 0, "metrics": 0,
+                  "memories": rows.height, "merged": replaced.height, "duplicates": 0}  # fmt: skip
+        tables = {
+            "memories": rows.to_arrow(),
+            "withdrawn": gone.to_arrow(),
+            "commits": pa.Table.from_pylist([commit], COMMITS),
+        }
+        written = {
+            name: self._write(name, table, ingest, sequence)
+            for name, table in tables.items()
+            if table.num_rows
+        }
+        with self._among(replaced["id"].to_list()) as these, self._transaction():
+            if replaced.height:
+                seen = replaced["seen"].explode()
+                self._connection.execute(
+                    f"DELETE FROM memories WHERE sequence BETWEEN ? AND ? AND id IN {these}",
+                    [seen.min(), seen.max()],
+                )
+            for name, path in written.items():
+                self._connection.execute(
+                    f"CALL ducklake_add_data_files('lake', '{name}', '{quoted(path)}')"
+                )
+        self.sequence = sequence
+        for id_ in changes["id"].to_list():
+            self._where.pop(id_, None)
+        self._remember(rows.select(*MEMORY_SCHEMA, "sequence"))
+        self._keep_shared()
+        return stale
 
 
 _KEEPER_COMMITS: Final = 64
@@ -579,14 +669,10 @@ _REWRITE: Final = 0.05
 """A file is written anew when more of it than this is deleted."""
 
 _LIVE_FILES: Final = f"""
-    SELECT c.min_value, CAST(s.min_value AS BIGINT), CAST(s.max_value AS BIGINT),
-           f.file_size_bytes, f.record_count, coalesce(d.delete_count, 0)
+    SELECT f.path, CAST(s.min_value AS BIGINT), CAST(s.max_value AS BIGINT), f.file_size_bytes,
+           f.record_count, coalesce(d.delete_count, 0)
     FROM {_META}.ducklake_data_file f
     JOIN {_META}.ducklake_table t ON t.table_id = f.table_id AND t.end_snapshot IS NULL
-    JOIN {_META}.ducklake_column cc ON cc.table_id = f.table_id
-        AND cc.end_snapshot IS NULL AND cc.column_name = 'collector'
-    JOIN {_META}.ducklake_file_column_stats c
-        ON c.data_file_id = f.data_file_id AND c.column_id = cc.column_id
     JOIN {_META}.ducklake_column cs ON cs.table_id = f.table_id
         AND cs.end_snapshot IS NULL AND cs.column_name = 'sequence'
     JOIN {_META}.ducklake_file_column_stats s
@@ -594,7 +680,7 @@ _LIVE_FILES: Final = f"""
     LEFT JOIN {_META}.ducklake_delete_file d
         ON d.data_file_id = f.data_file_id AND d.end_snapshot IS NULL
     WHERE t.table_name = ? AND f.end_snapshot IS NULL
-    ORDER BY 1, 2
+    ORDER BY 2, 3
 """
 
 
@@ -602,7 +688,8 @@ _LIVE_FILES: Final = f"""
 class _File:
     """A live file: which commits it holds, and how much."""
 
-    collector: str
+    path: str
+    """Within the folder of its table, or absolute."""
     first: int
     last: int
     bytes: int

@@ -15,6 +15,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final, Literal
 
+import polars as pl
 import yaml
 
 from engram.exporters.errors import ConfigError
@@ -339,8 +340,10 @@ class _Parser:
             if tests[0] == "matches":
                 try:
                     re.compile(operand)
-                except (re.error, TypeError) as error:
-                    self.bad(f"{where}.matches", f"not a pattern: {error}")
+                    pl.select(pl.lit("").str.contains(operand))  # no look-around there
+                except (re.error, TypeError, pl.exceptions.PolarsError) as error:
+                    what = str(error).strip().splitlines()[-1]
+                    self.bad(f"{where}.matches", f"not a pattern: {what}")
             if tests[0] == "in" and not isinstance(operand, list):
                 self.bad(f"{where}.in", "a list was expected")
                 operand = [operand]
@@ -557,7 +560,9 @@ def load(extra: list[dict[str, Any]] | None = None) -> RuleSet:
     parsed = [parser.rule(raw, f"rules.{name}") for name, raw in raw_rules.items()]
     rules = tuple(rule for rule in parsed if rule is not None and rule.enabled)
     parser.check_names(values, conditions)
-    effective = json.dumps([REVISION, document["values"], document["conditions"], raw_rules])
+    effective = json.dumps(
+        [REVISION, document["values"], document["conditions"], raw_rules], default=str
+    )
     version = hashlib.blake2b(effective.encode(), digest_size=6).hexdigest()
     done = RuleSet(values, conditions, rules, version)
     if not parser.problems:
