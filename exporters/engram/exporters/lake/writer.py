@@ -32,6 +32,7 @@ from engram.exporters.memories import MEMORY_SCHEMA
 from engram.exporters.merge import merge
 from engram.exporters.recent import RecentHashes
 from engram.exporters.records import TABLES
+from engram.exporters.rules.patch import is_patch
 
 _POLARS_TO_ARROW: Final[dict[pl.DataType, pa.DataType]] = {
     pl.String(): pa.string(),
@@ -338,12 +339,15 @@ class LakeWriter:
         """
         if not memories.height:
             return memories, {}
-        known = ~self._recent_ids.new(_id_hashes(memories["id"]))
+        patch = is_patch(memories)
+        known = ~self._recent_ids.new(_id_hashes(memories["id"])) | patch.to_numpy()
         if not known.any():
             return memories, {}
         candidates = memories.filter(pl.Series(known))
         stored = self._find(candidates["id"].to_list())
-        rows, replaced, unchanged = [], {}, set()
+        rows, replaced = [], {}
+        # Without its memory (retention was quicker) a patch is nothing.
+        unchanged = set(memories["id"].filter(patch)) - stored.keys()
         for row in candidates.iter_rows(named=True):
             before = stored.get(row["id"])
             if before is None:

@@ -1,0 +1,69 @@
+"""Patches: rows that fill what the records of a memory left empty, and say nothing else.
+
+A patch is a point of the same join-semilattice as a memory (`engram.exporters.merge`), with ranks
+below those of any record: whatever a record says, before or after, takes its place. It has no
+source and no tag, so once its values are outranked nothing shows that it was there.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import polars as pl
+
+from engram.exporters.memories import MEMORY_SCHEMA
+from engram.exporters.merge import PRIORITISED
+from engram.exporters.own import INFERRED
+from engram.exporters.own import INHERITED as FIELDS
+
+UNDECIDED: Final = INFERRED[1]
+"""The certainty of a field for which there are several values: it is filled with the empty string,
+which is no one's, and which only better knowledge replaces."""
+
+_ABSENT: Final = "0"
+_ID: Final = r"^[0-9a-f]{24}$"
+_TYPE: Final = r"^[a-z][a-z0-9_]*$"
+_CERTAINTY: Final = rf"^[-./0]{{{len(FIELDS)}}}$"
+
+
+def is_patch(memories: pl.DataFrame) -> pl.Series:
+    """Which rows of a batch are patches that met no memory of their id in it."""
+    return memories["source"].is_null()
+
+
+def patches(found: pl.DataFrame) -> pl.DataFrame:
+    """Rows of `MEMORY_SCHEMA` from what a rule with `into` puts out.
+
+    A row that names no memory or no certainty is left out: it says nothing.
+    """
+    rows = found.filter(
+        pl.col("=into").str.contains(_ID).fill_null(False)
+        & pl.col("type").str.contains(_TYPE).fill_null(False)
+        & pl.col("=certainty").str.contains(_CERTAINTY).fill_null(False)
+    )
+    filled = {}
+    for at, name in enumerate(FIELDS):
+        undecided = pl.col("=certainty").str.slice(at, 1) == UNDECIDED
+        filled[name] = pl.when(undecided).then(pl.lit("")).otherwise(pl.col(name))
+    rows = rows.with_columns(**filled)
+    ranks = [
+        pl.when(pl.col(name).is_not_null())
+        .then(pl.col("=certainty").str.slice(FIELDS.index(name), 1))
+        .otherwise(pl.lit(_ABSENT))
+        if name in FIELDS
+        else pl.lit(_ABSENT)
+        for name in PRIORITISED
+    ]
+    empty = pl.lit([], pl.List(pl.String()))
+    known = {
+        "id": pl.col("=into"),
+        "attributes": pl.lit("{}"),
+        "tags": empty,
+        "sources": empty.cast(MEMORY_SCHEMA["sources"]),
+        "ranks": pl.concat_str(ranks),
+        **{name: pl.col(name) for name in ("type", *FIELDS)},
+    }
+    return rows.select(
+        known.get(name, pl.lit(None)).cast(dtype).alias(name)
+        for name, dtype in MEMORY_SCHEMA.items()
+    )
