@@ -155,7 +155,8 @@ class Enricher:
         if signature is None or (signature == self._seen and not deep):
             return 0
         sent = 0
-        for kind in ("near", "deep") if deep else ("near",):
+        # Deep first, as far as near has been: what near sends now is not in the lake yet.
+        for kind in ("deep", "near") if deep else ("near",):
             for part in self._slices(kind):
                 sent += self._enrich(part, deep=kind == "deep")
                 self._marks[kind][part.collector] = part.upto
@@ -210,6 +211,8 @@ class Enricher:
     def _slices(self, kind: str) -> Iterator[_Slice]:
         latest = self._ask("SELECT collector, max(sequence) FROM lake.commits GROUP BY collector")
         for collector, last in sorted(latest):
+            if kind == "deep":
+                last = min(last, self._marks["near"].get(collector, 0))
             mark = self._marks[kind].get(collector, 0)
             if last < mark:  # another lake has taken the place of the one that was looked at
                 mark = 0
