@@ -302,8 +302,8 @@ def test_the_record_itself_is_believed_before_the_trace(collecting: Collecting) 
 def test_a_memory_that_is_gone_stays_gone(collecting: Collecting) -> None:
     """An enrichment whose memory is not there makes none; one that names nonsense neither."""
     found = Found(("u1", None, None), ("-", "", ""))
-    for id_, type_ in (("0" * 24, "system_error"), ("nonsense", "system_error")):
-        collecting.admit(Signal.LOGS, request([Patch(id_, type_, T0, found)]))
+    for id_ in ("0" * 24, "nonsense"):
+        collecting.admit(Signal.LOGS, request([Patch((id_,), T0, found)]))
     collecting.commit()
     assert collecting.rows("SELECT count(*) FROM memories") == [(0,)]
     assert collecting.rows("SELECT count(*) FROM logs") == [(2,)]
@@ -443,6 +443,6 @@ def test_killed_at_any_time(collecting: Collecting) -> None:
 def test_request_is_deterministic() -> None:
     """The same finding is the same bytes, so a repeated one is dropped as a re-send."""
     found = Found(("u1", None, "c1"), ("-", "", "0"))
-    patch = Patch("ab" * 12, "system_error", T0, found)
+    patch = Patch(("ab" * 12, "cd" * 12), T0, found)
     assert request([patch]) == request([patch])
-    assert request([Patch("ab" * 12, "system_error", -5, Found(NOTHING, ("", "", "")))])
+    assert request([Patch(("ab" * 12,), -5, Found(NOTHING, ("", "", "")))])

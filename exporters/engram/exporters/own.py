@@ -17,8 +17,9 @@ SERVICE: Final = "engram"
 ENRICHMENT: Final = "engram.enrichment"
 """Event name of an enrichment; the rule for it is `rules/enrichment.yaml`."""
 
-MEMORY_ID: Final = "engram.memory.id"
-MEMORY_TYPE: Final = "engram.memory.type"
+MEMORY_IDS: Final = "engram.memory.ids"
+"""The memories that an enrichment is for, with spaces in between."""
+
 CERTAINTY: Final = "engram.memory.certainty"
 
 INHERITED: Final = ("user_id", "session_id", "conversation_id")

@@ -94,11 +94,12 @@ _RANKS: Final = f"ranks[{own.RANKS_AT}:{own.RANKS_AT + len(FIELDS) - 1}]"
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """What is sent: a memory and what it inherits."""
+    """What is sent: memories of a trace, and what they inherit."""
 
-    memory_id: str
-    type: str
+    memory_ids: tuple[str, ...]
     time_unix_nano: int
+    """When the first of them happened."""
+
     found: Found
 
 
@@ -239,10 +240,10 @@ class Enricher:
     def _needy(self, part: _Slice, *, deep: bool) -> list[tuple[Any, ...]]:
         """The memories of the slice, and of the traces that it adds to, that could learn something.
 
-        (id, type, time, trace, span, user, session, conversation, their ranks)
+        (id, time, trace, span, user, session, conversation, their ranks)
         """
         columns = (
-            "SELECT id, type, time_unix_nano, trace_id, span_id, user_id, session_id, "
+            "SELECT id, time_unix_nano, trace_id, span_id, user_id, session_id, "
             f"conversation_id, {_RANKS} AS inferred FROM lake.memories "
             "WHERE index_as = 'memory' AND trace_id IS NOT NULL AND time_unix_nano IS NOT NULL "
             "AND (user_id IS NULL OR session_id IS NULL OR conversation_id IS NULL "
@@ -270,13 +271,13 @@ class Enricher:
                 "AND trace_id IN (SELECT trace_id FROM fresh)"
             )
             found |= {row[0]: row for row in more}
-        return sorted(found.values(), key=lambda row: (row[3], row[0]))
+        return sorted(found.values(), key=lambda row: (row[2], row[1], row[0]))
 
     def _patches(
         self, part: _Slice, needy: list[tuple[Any, ...]], *, deep: bool
     ) -> Iterator[Patch]:
-        ids = [row[3] for row in needy]
-        times = [row[2] for row in needy]
+        ids = [row[2] for row in needy]
+        times = [row[1] for row in needy]
         if deep:
             low, high = min(times) - _DEEP_BACK_NS, max(times) + _SLACK_NS
             spans = f"start_time_unix_nano BETWEEN {low} AND {high}"
@@ -289,14 +290,17 @@ class Enricher:
             if trace.disputed and size <= _DISPUTED_SPANS
         )  # fmt: skip
         places = self._places(disputed, spans, logs) if disputed else {}
-        for id_, type_, when, trace_id, span_id, *known, ranks in needy:
+        together: dict[tuple[str, Found], tuple[int, list[str]]] = {}
+        for id_, when, trace_id, span_id, *known, ranks in needy:
             if trace_id not in traces:
                 continue
             trace = traces[trace_id][0]
             found = inherit(trace, span_id, places.get(trace_id, ()))
             better = news(found, (known[0], known[1], known[2]), ranks)
             if better is not None:
-                yield Patch(id_, type_, when, better)
+                together.setdefault((trace_id, better), (when, []))[1].append(id_)
+        for (_, better), (when, named) in together.items():
+            yield Patch(tuple(named), when, better)
 
     def _traces(self, ids: list[str], spans: str, logs: str) -> dict[str, tuple[Trace, int]]:
         """What each trace says, and its number of spans and logs."""
@@ -344,7 +348,7 @@ class Enricher:
         for some in _chunks(list(patches), _EVENTS):
             body = base64.b64encode(request(some)).decode()
             ask(self._home, "admit", signal=str(Signal.LOGS), body=body)
-            sent += len(some)
+            sent += sum(len(patch.memory_ids) for patch in some)
         return sent
 
 
@@ -366,8 +370,7 @@ def request(patches: Iterable[Patch]) -> bytes:
         values = zip(("user.id", "session.id", "gen_ai.conversation.id"), patch.found.values,
                      strict=True)  # fmt: skip
         for key, value in (
-            (own.MEMORY_ID, patch.memory_id), (own.MEMORY_TYPE, patch.type),
-            (own.CERTAINTY, certainty), *values,
+            (own.MEMORY_IDS, " ".join(patch.memory_ids)), (own.CERTAINTY, certainty), *values,
         ):  # fmt: skip
             if value is not None:
                 record.attributes.add(key=key).value.string_value = value

@@ -32,7 +32,7 @@ from engram.exporters.memories import MEMORY_SCHEMA
 from engram.exporters.merge import merge
 from engram.exporters.recent import RecentHashes
 from engram.exporters.records import TABLES
-from engram.exporters.rules.patch import is_patch
+from engram.exporters.rules.patch import fill, is_patch
 
 _POLARS_TO_ARROW: Final[dict[pl.DataType, pa.DataType]] = {
     pl.String(): pa.string(),
@@ -353,7 +353,7 @@ class LakeWriter:
             if before is None:
                 continue
             sequence = before.pop("sequence")
-            after = merge([before, row])
+            after = merge([before, row]) if row["source"] else fill(before, row)
             if after == before:
                 unchanged.add(row["id"])
             else:

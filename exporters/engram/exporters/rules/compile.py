@@ -440,7 +440,7 @@ class Compiler:
         type_ = self.text(rule.type)
         assert type_ is not None  # noqa: S101  # the loader saw to its sources
         if rule.into is not None:
-            return self._patch(rule, rule.into, type_)
+            return self._patch(rule, rule.into)
         titles = [e for v in rule.title if (e := self.text(v)) is not None]
         duration = self._ref("duration_ns") if not rule.moment else None
         importance = self.value(rule.importance)
@@ -484,12 +484,11 @@ class Compiler:
             if expr is not None
         ]
 
-    def _patch(self, rule: Rule, into: Value, type_: pl.Expr) -> list[pl.Expr]:
+    def _patch(self, rule: Rule, into: Value) -> list[pl.Expr]:
         """What `patch.py` takes."""
         fields = {
             "=into": self.text(into),
             "=certainty": self._optional(rule.certainty),
-            "type": type_,
             "user_id": self._optional(rule.user_id),
             "session_id": self._optional(rule.session_id),
             "conversation_id": self._optional(rule.conversation_id),

@@ -200,7 +200,7 @@ class Rule:
     exclusive: bool = False
     """Its records are hidden from all other rules."""
     into: Value | None = None
-    """The id of a memory whose empty user, session and conversation the record fills.
+    """The ids of memories whose empty user, session and conversation the record fills.
 
     Nothing else of the record is kept in it, and no memory is made (`patch.py`)."""
     certainty: Value | None = None

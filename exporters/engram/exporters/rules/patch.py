@@ -7,7 +7,7 @@ source and no tag, so once its values are outranked nothing shows that it was th
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 
@@ -22,7 +22,6 @@ which is no one's, and which only better knowledge replaces."""
 
 _ABSENT: Final = "0"
 _ID: Final = r"^[0-9a-f]{24}$"
-_TYPE: Final = r"^[a-z][a-z0-9_]*$"
 _CERTAINTY: Final = rf"^[-./0]{{{len(FIELDS)}}}$"
 
 
@@ -31,15 +30,30 @@ def is_patch(memories: pl.DataFrame) -> pl.Series:
     return memories["source"].is_null()
 
 
+def fill(memory: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """What `merge([memory, patch])` makes, at a tenth of its cost: a patch has nothing else."""
+    ranks = list(memory["ranks"] or _ABSENT * len(PRIORITISED))
+    filled = dict(memory)
+    for name in FIELDS:
+        at = PRIORITISED.index(name)
+        value, have = patch[name], memory[name]
+        rank = patch["ranks"][at]
+        if value is not None and (have is None or (rank, value) > (ranks[at], have)):
+            filled[name], ranks[at] = value, rank
+    filled["ranks"] = "".join(ranks)
+    return filled
+
+
 def patches(found: pl.DataFrame) -> pl.DataFrame:
     """Rows of `MEMORY_SCHEMA` from what a rule with `into` puts out.
 
-    A row that names no memory or no certainty is left out: it says nothing.
+    What names no memory or no certainty is left out: it says nothing.
     """
-    rows = found.filter(
-        pl.col("=into").str.contains(_ID).fill_null(False)
-        & pl.col("type").str.contains(_TYPE).fill_null(False)
-        & pl.col("=certainty").str.contains(_CERTAINTY).fill_null(False)
+    rows = (
+        found.filter(pl.col("=certainty").str.contains(_CERTAINTY).fill_null(False))
+        .with_columns(pl.col("=into").str.split(" "))
+        .explode("=into")
+        .filter(pl.col("=into").str.contains(_ID).fill_null(False))
     )
     filled = {}
     for at, name in enumerate(FIELDS):
@@ -61,7 +75,7 @@ def patches(found: pl.DataFrame) -> pl.DataFrame:
         "tags": empty,
         "sources": empty.cast(MEMORY_SCHEMA["sources"]),
         "ranks": pl.concat_str(ranks),
-        **{name: pl.col(name) for name in ("type", *FIELDS)},
+        **{name: pl.col(name) for name in FIELDS},
     }
     return rows.select(
         known.get(name, pl.lit(None)).cast(dtype).alias(name)
