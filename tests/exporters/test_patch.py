@@ -37,10 +37,18 @@ def patch(draw: st.DrawFn) -> dict[str, Any]:
 
 @given(rows(), patch(), patch())
 def test_filling_is_merging(memory: dict[str, Any], a: dict[str, Any], b: dict[str, Any]) -> None:
-    """The short way of the writer makes what the join makes, in any order."""
-    assert fill(memory, a) == merge([memory, a]) == merge([a, memory])
-    assert fill(fill(memory, a), b) == fill(fill(memory, b), a) == merge([merge([a, b]), memory])
-    assert fill(fill(memory, a), a) == fill(memory, a)
+    """The short way of the writer makes what the join makes, in any order, and only changes."""
+
+    def filled(row: dict[str, Any], by: dict[str, Any]) -> dict[str, Any]:
+        frame = pl.DataFrame([row, row | {"id": "m2"}], schema=MEMORY_SCHEMA)
+        changed = fill(frame, pl.DataFrame([by], schema=MEMORY_SCHEMA)).to_dicts()
+        assert changed != [row], "what does not change is left out"
+        return dict(changed[0]) if changed else row
+
+    memory = pl.DataFrame([memory], schema=MEMORY_SCHEMA).to_dicts()[0]
+    assert filled(memory, a) == merge([memory, a]) == merge([a, memory])
+    assert filled(filled(memory, a), b) == filled(filled(memory, b), a)
+    assert filled(filled(memory, a), b) == merge([merge([a, b]), memory])
 
 
 def test_one_record_for_several_memories() -> None:

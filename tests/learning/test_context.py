@@ -45,7 +45,8 @@ def _span(trace: int, own_id: int, parent: int, name: str, at: int, ms: int, **m
 
 def _log(trace: int, of: int, at: int, said: str, name: str = "", **says: Any) -> LogRecord:
     made = LogRecord(
-        time_unix_nano=T0 + at, event_name=name, severity_number=SeverityNumber.SEVERITY_NUMBER_INFO, severity_text="INFO",
+        time_unix_nano=T0 + at, event_name=name, severity_text="INFO",
+        severity_number=SeverityNumber.SEVERITY_NUMBER_INFO,
         attributes=attributes({key.replace("_", "."): value for key, value in says.items()}),
     )  # fmt: skip
     if trace:

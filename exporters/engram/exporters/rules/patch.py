@@ -7,7 +7,7 @@ source and no tag, so once its values are outranked nothing shows that it was th
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 
@@ -20,6 +20,7 @@ UNDECIDED: Final = INFERRED[1]
 """The certainty of a field for which there are several values: it is filled with the empty string,
 which is no one's, and which only better knowledge replaces."""
 
+_PLACES: Final = tuple(PRIORITISED.index(name) for name in FIELDS)
 _ABSENT: Final = "0"
 _ID: Final = r"^[0-9a-f]{24}$"
 _CERTAINTY: Final = rf"^[-./0]{{{len(FIELDS)}}}$"
@@ -30,18 +31,37 @@ def is_patch(memories: pl.DataFrame) -> pl.Series:
     return memories["source"].is_null()
 
 
-def fill(memory: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
-    """What `merge([memory, patch])` makes, at a tenth of its cost: a patch has nothing else."""
-    ranks = list(memory["ranks"] or _ABSENT * len(PRIORITISED))
-    filled = dict(memory)
-    for name in FIELDS:
-        at = PRIORITISED.index(name)
-        value, have = patch[name], memory[name]
-        rank = patch["ranks"][at]
-        if value is not None and (have is None or (rank, value) > (ranks[at], have)):
-            filled[name], ranks[at] = value, rank
-    filled["ranks"] = "".join(ranks)
-    return filled
+def fill(memories: pl.DataFrame, by: pl.DataFrame) -> pl.DataFrame:
+    """The memories (each id once) that patches change, changed.
+
+    What `merge([memory, patch])` makes, for all at once: a merge of rows costs 200 us.
+    """
+    patch = by.select(
+        "id",
+        *(pl.col(name).alias(f"={name}") for name in FIELDS),
+        *(pl.col("ranks").str.slice(at, 1).alias(f"={at}") for at in _PLACES),
+    )
+    rows = memories.join(patch, on="id", how="inner", maintain_order="left")
+    better, ranks = {}, {}
+    for name, at in zip(FIELDS, _PLACES, strict=True):
+        rank, fresh = pl.col("ranks").str.slice(at, 1), pl.col(f"={at}")
+        value, other = pl.col(name), pl.col(f"={name}")
+        takes = other.is_not_null() & (
+            value.is_null() | (fresh > rank) | ((fresh == rank) & (other > value))
+        )
+        better[name] = takes.fill_null(False).alias(f"={name}?")
+        ranks[at] = pl.when(pl.col(f"={name}?")).then(fresh).otherwise(rank)
+    first, last = _PLACES[0], _PLACES[-1]
+    head, tail = pl.col("ranks").str.slice(0, first), pl.col("ranks").str.slice(last + 1)
+    values = [
+        pl.when(pl.col(f"={name}?")).then(f"={name}").otherwise(name).alias(name) for name in FIELDS
+    ]
+    return (
+        rows.with_columns(better.values())
+        .filter(pl.any_horizontal(f"={name}?" for name in FIELDS))
+        .with_columns(pl.concat_str(head, *ranks.values(), tail).alias("ranks"), *values)
+        .select(memories.columns)
+    )
 
 
 def patches(found: pl.DataFrame) -> pl.DataFrame:
