@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, SeverityNumber
@@ -28,14 +28,15 @@ from engram.exporters.ask import NotRunning, ask
 from engram.exporters.errors import EngramError
 from engram.exporters.home import Home
 from engram.exporters.merge import PRIORITISED
-from engram.exporters.records import PROMOTED
-from engram.exporters.rules.load import shipped
 from engram.exporters.signals import Signal
 from engram.learning import enrich
 from engram.learning.enrich import Enricher, Patch, request
 from engram.learning.indexer import Indexer
 from engram.learning.inherit import NOTHING, Found
 from engram.learning.search import search
+
+TRACES = itertools.count(1000)
+"""Traces of the home that most tests share."""
 
 _MS = 1_000_000
 ROOT, MIDDLE, CHILD, AGENT, MODEL, OTHER = 1, 2, 3, 4, 5, 6
@@ -169,13 +170,12 @@ def test_any_order_gives_the_same_rows(shared: Collecting, monkeypatch: pytest.M
     the enricher dies between two of them.
     """
     monkeypatch.setattr(enrich, "_NEAR_BACK_S", 0.0)
-    traces = iter(range(1, 1000))
     ours = "system_error", "ai_response", "user_interaction"
     # Beside the way up from the model call, and no root that says: rather none than another's.
     unclear = {"system_error": "u1", "ai_response": "", "user_interaction": ""}
 
     def sent(batches: list[list[int]], **how: bool) -> list[tuple[Any, ...]]:
-        trace = next(traces)
+        trace = next(TRACES)
         records = story(trace, **how)
         enricher = Enricher(shared.home, deep_s=0)
         for at, batch in enumerate(batches):
@@ -211,64 +211,68 @@ def test_any_order_gives_the_same_rows(shared: Collecting, monkeypatch: pytest.M
     any_order()
 
 
-def test_a_root_that_is_late(collecting: Collecting) -> None:
+def test_a_root_that_is_late(shared: Collecting) -> None:
     """The child is remembered first; its user comes with the root, and nothing is there twice."""
-    enricher = Enricher(collecting.home)
-    root, *rest = story(1)
-    collecting.send(*rest)
-    settle(collecting, enricher)
-    assert users(collecting, 1)["system_error"] == (None, None, "c1")
-    collecting.send(root)
-    assert settle(collecting, enricher) == 3
-    assert users(collecting, 1)["system_error"] == ("u1", "s1", "c1")
+    trace = next(TRACES)
+    enricher = Enricher(shared.home)
+    settle(shared, enricher)
+    root, *rest = story(trace)
+    shared.send(*rest)
+    settle(shared, enricher)
+    assert users(shared, trace)["system_error"] == (None, None, "c1")
+    shared.send(root)
+    assert settle(shared, enricher) == 3
+    assert users(shared, trace)["system_error"] == ("u1", "s1", "c1")
     assert enricher.step() == 0
-    again = Enricher(collecting.home, deep_s=0)
+    again = Enricher(shared.home, deep_s=0)
     again._marks = {"near": {}, "deep": {}}
-    before = final(collecting, 1), collecting.rows("SELECT count(*) FROM logs")
-    assert settle(collecting, again) == 0, "looking at all of it again finds nothing new"
-    assert (final(collecting, 1), collecting.rows("SELECT count(*) FROM logs")) == before
+    before = final(shared, trace), shared.rows("SELECT count(*) FROM logs")
+    assert settle(shared, again) == 0, "looking at all of it again finds nothing new"
+    assert (final(shared, trace), shared.rows("SELECT count(*) FROM logs")) == before
 
 
-def test_a_trace_without_root(collecting: Collecting) -> None:
+def test_a_trace_without_root(shared: Collecting) -> None:
     """What the rest of the trace says is taken, for as long as it says one thing."""
-    enricher = Enricher(collecting.home, deep_s=0)
-    collecting.send(failing(1), span(1, OTHER, 99, "endpoint", says={"user.id": "u7"}))
-    settle(collecting, enricher)
-    assert users(collecting, 1)["system_error"][0] == "u7"
-    collecting.send(span(1, AGENT, 99, "other", says={"enduser.id": "u8"}))
-    settle(collecting, enricher)
-    assert users(collecting, 1)["system_error"][0] == "", "two, and nobody says whose it is"
+    trace = next(TRACES)
+    enricher = Enricher(shared.home, deep_s=0)
+    shared.send(failing(trace), span(trace, OTHER, 99, "endpoint", says={"user.id": "u7"}))
+    settle(shared, enricher)
+    assert users(shared, trace)["system_error"][0] == "u7"
+    shared.send(span(trace, AGENT, 99, "other", says={"enduser.id": "u8"}))
+    settle(shared, enricher)
+    assert users(shared, trace)["system_error"][0] == "", "two, and nobody says whose it is"
 
 
-def test_other_spellings(collecting: Collecting) -> None:
-    """Names that the rules read and no column has are read too."""
+def test_other_spellings(shared: Collecting) -> None:
+    """Names that only the rules read come by the memory that was made of them."""
+    trace = next(TRACES)
     says = {
-        "traceloop.association.properties.user_id": "u3", "session_id": "s3", "thread_id": "t3",
+        "gen_ai.operation.name": "chat", "gen_ai.request.model": "m-1", "thread_id": "t3",
+        "traceloop.association.properties.user_id": "u3",
+        "traceloop.association.properties.session_id": "s3",
     }  # fmt: skip
-    collecting.send(failing(1), span(1, ROOT, None, "workflow", says=says))
-    settle(collecting, Enricher(collecting.home))
-    assert users(collecting, 1)["system_error"] == ("u3", "s3", "t3")
+    shared.send(failing(trace), span(trace, MODEL, ROOT, "chat", kind=3, says=says))
+    settle(shared, Enricher(shared.home))
+    assert users(shared, trace)["system_error"] == ("u3", "s3", "t3")
 
 
-def test_spellings_are_those_of_the_rules() -> None:
-    """A spelling that is added to the rules must be known here."""
-    values = yaml.safe_load(shipped())["values"]
-    for name in own.INHERITED:
-        known = {*enrich._MORE[name], *PROMOTED[enrich._COLUMN[name]]}
-        said = {
-            one.removeprefix("attr:")
-            for one in values[name] if isinstance(one, str) and one.startswith("attr:")
-        }  # fmt: skip
-        assert said <= known, name
+def test_where_the_ranks_are() -> None:
+    """The place of the ranks in SQL is their place in the order of merging."""
     at = own.RANKS_AT - 1
     assert PRIORITISED[at : at + 3] == own.INHERITED
 
 
-def test_volume_types_are_left_alone(collecting: Collecting) -> None:
+def test_volume_types_are_left_alone(shared: Collecting) -> None:
     """A memory that shares its index row gets no event: it would double what it costs."""
-    call = span(1, CHILD, ROOT, "GET", kind=3, says={"http.request.method": "GET"})
-    collecting.send(call, span(1, ROOT, None, "job", says={"user.id": "u1"}))
-    assert settle(collecting, Enricher(collecting.home)) == 0
+    trace = next(TRACES)
+    call = span(trace, CHILD, ROOT, "GET", kind=3, says={"http.request.method": "GET"})
+    shared.send(call, span(trace, ROOT, None, "job", says={"user.id": "u1"}))
+    settle(shared, Enricher(shared.home))
+    assert users(shared, trace) == {}
+    assert shared.rows(
+        "SELECT count(*) FROM memories WHERE trace_id = ? AND user_id IS NOT NULL",
+        [trace_id(trace).hex()],
+    ) == [(0,)]
 
 
 # ------------------------------------------------------------------------------- the way back
@@ -287,15 +291,17 @@ def test_what_is_sent_is_a_log_and_nothing_else(collecting: Collecting) -> None:
     ]
 
 
-def test_the_record_itself_is_believed_before_the_trace(collecting: Collecting) -> None:
+def test_the_record_itself_is_believed_before_the_trace(shared: Collecting) -> None:
     """A record that says its own user takes the place of what was inferred, without a trace."""
-    collecting.send(failing(1), span(1, ROOT, None, "job", says={"user.id": "u1"}))
-    settle(collecting, Enricher(collecting.home))
-    assert users(collecting, 1)["system_error"][0] == "u1"
-    collecting.send(log(1, CHILD, "failed", severity=17, says=_ERROR | {"user.id": "u5"}))
-    settle(collecting, Enricher(collecting.home))
-    assert users(collecting, 1)["system_error"][0] == "u5"
-    ((ranks,),) = collecting.rows("SELECT ranks FROM memories")
+    trace = next(TRACES)
+    shared.send(failing(trace), span(trace, ROOT, None, "job", says={"user.id": "u1"}))
+    settle(shared, Enricher(shared.home))
+    assert users(shared, trace)["system_error"][0] == "u1"
+    shared.send(log(trace, CHILD, "failed", severity=17, says=_ERROR | {"user.id": "u5"}))
+    settle(shared, Enricher(shared.home))
+    assert users(shared, trace)["system_error"][0] == "u5"
+    which = "WHERE trace_id = ?", [trace_id(trace).hex()]
+    ((ranks,),) = shared.rows(f"SELECT ranks FROM memories {which[0]}", which[1])
     assert ranks[own.RANKS_AT - 1] == "4"
 
 
@@ -309,28 +315,30 @@ def test_a_memory_that_is_gone_stays_gone(collecting: Collecting) -> None:
     assert collecting.rows("SELECT count(*) FROM logs") == [(2,)]
 
 
-def test_an_old_memory_is_found(collecting: Collecting, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_memory_is_found(shared: Collecting, monkeypatch: pytest.MonkeyPatch) -> None:
     """A memory that the writer has forgotten about is merged and not written beside itself."""
-    collecting.send(failing(1))
+    trace = next(TRACES)
+    shared.send(failing(trace))
     lake: list[Any] = []
-    collecting.engine._in_committer(lake.append, time.monotonic() + 20)
+    shared.engine._in_committer(lake.append, time.monotonic() + 20)
     monkeypatch.setattr(lake[0]._recent_ids, "new", lambda hashes: hashes == hashes)
-    collecting.engine._in_committer(lambda lake: lake._forget_frames(), time.monotonic() + 20)
-    collecting.send(span(1, ROOT, None, "job", says={"user.id": "u1"}))
-    settle(collecting, Enricher(collecting.home))
-    assert collecting.rows("SELECT user_id FROM memories") == [("u1",)]
+    shared.engine._in_committer(lambda lake: lake._forget_frames(), time.monotonic() + 20)
+    shared.send(span(trace, ROOT, None, "job", says={"user.id": "u1"}))
+    settle(shared, Enricher(shared.home))
+    assert users(shared, trace)["system_error"][0] == "u1"
 
 
-def test_nobody_collects(collecting: Collecting) -> None:
+def test_nobody_collects(shared: Collecting) -> None:
     """While collect is away nothing is lost: the watermark waits, and so does the enricher."""
-    collecting.send(*story(1))
-    collecting.control.shutdown()
-    enricher = Enricher(collecting.home)
+    trace = next(TRACES)
+    shared.send(*story(trace))
+    shared.control.shutdown()
+    enricher = Enricher(shared.home)
     with pytest.raises(NotRunning):
         enricher.step()
-    collecting.control.start()
-    assert settle(collecting, Enricher(collecting.home)) > 0
-    assert users(collecting, 1)["system_error"] == ("u1", "s1", "c1")
+    shared.control.start()
+    assert settle(shared, Enricher(shared.home)) > 0
+    assert users(shared, trace)["system_error"] == ("u1", "s1", "c1")
 
 
 def test_catching_up_in_slices(collecting: Collecting, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,13 +358,14 @@ def test_catching_up_in_slices(collecting: Collecting, monkeypatch: pytest.Monke
         assert users(collecting, trace)["system_error"] == ("u1", "s1", "c1")
 
 
-def test_damaged_watermarks(collecting: Collecting) -> None:
+def test_damaged_watermarks(shared: Collecting) -> None:
     """What a power cut left of the file is worth looking at all again."""
-    path = collecting.home.root / "learn" / "enrich.json"
-    path.parent.mkdir()
+    trace = next(TRACES)
+    path = shared.home.root / "learn" / "enrich.json"
+    path.parent.mkdir(exist_ok=True)
     path.write_text('{"near": [')
-    collecting.send(*story(1))
-    assert settle(collecting, Enricher(collecting.home)) > 0
+    shared.send(*story(trace))
+    assert settle(shared, Enricher(shared.home)) > 0
 
 
 def test_nothing_is_no_error(tmp_path: Path) -> None:
@@ -367,11 +376,12 @@ def test_nothing_is_no_error(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_idle_costs_nothing(collecting: Collecting, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_costs_nothing(shared: Collecting, monkeypatch: pytest.MonkeyPatch) -> None:
     """While nothing is committed, nothing is asked."""
-    collecting.send(*story(1))
-    enricher = Enricher(collecting.home)
-    settle(collecting, enricher)
+    trace = next(TRACES)
+    shared.send(*story(trace))
+    enricher = Enricher(shared.home)
+    settle(shared, enricher)
 
     def never(*_: Any) -> Any:
         raise AssertionError("asked")
@@ -380,34 +390,37 @@ def test_idle_costs_nothing(collecting: Collecting, monkeypatch: pytest.MonkeyPa
     assert enricher.step() == 0
 
 
-def test_the_index_learns_the_user(collecting: Collecting) -> None:
+def test_the_index_learns_the_user(shared: Collecting) -> None:
     """An enriched memory is indexed again, so search by user finds it."""
-    indexer = Indexer(collecting.home)
-    collecting.send(*story(1)[1:])
+    trace = next(TRACES)
+    indexer = Indexer(shared.home)
+    shared.send(*story(trace)[1:])
     while indexer.step():
         pass
-    assert search(collecting.home, "gateway did not answer", user_id="u1") == []
-    collecting.send(story(1)[0])
-    settle(collecting, Enricher(collecting.home))
+    mine = {"types": ["system_error"], "limit": 100}
+    before = search(shared.home, "gateway did not answer", user_id="u1", **mine)  # type: ignore[arg-type]
+    shared.send(story(trace)[0])
+    settle(shared, Enricher(shared.home))
+    assert users(shared, trace)["system_error"] == ("u1", "s1", "c1")
     while indexer.step():
         pass
     for only in ({"user_id": "u1"}, {"session_id": "s1"}):
-        found = search(collecting.home, "gateway did not answer", types=["system_error"], **only)  # type: ignore[arg-type]
-        assert [hit.type for hit in found] == ["system_error"]
+        found = search(shared.home, "gateway did not answer", **mine, **only)  # type: ignore[arg-type]
+        assert len(found) == len(before) + 1
     indexer.close()
 
 
 # ------------------------------------------------------------------------------- processes
 
 
-def test_admit_by_the_control_socket(collecting: Collecting) -> None:
+def test_admit_by_the_control_socket(shared: Collecting) -> None:
     """What is admitted is durable when it is answered; what is no OTLP is refused in words."""
     for more in (
         {"signal": "logs", "body": "!"}, {"signal": "logs", "body": "AAAA"}, {"signal": "x"},
     ):  # fmt: skip
         with pytest.raises(EngramError, match="admit: "):
-            ask(collecting.home, "admit", timeout_s=9.0, **more)
-    assert collecting.engine.end == collecting.engine.committed
+            ask(shared.home, "admit", timeout_s=9.0, **more)
+    assert shared.engine.end == shared.engine.committed
 
 
 _LEARN = """
