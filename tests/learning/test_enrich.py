@@ -198,7 +198,7 @@ def test_any_order_gives_the_same_rows(shared: Collecting, monkeypatch: pytest.M
         assert {row[9:11] for row in rows if row[17] == "memory"} == {("s1", "c1")}
         return rows
 
-    @settings(max_examples=10, deadline=None, database=None)
+    @settings(max_examples=6, deadline=None, database=None)
     @given(st.booleans(), st.booleans(), st.data())
     def any_order(root_knows: bool, another: bool, data: st.DataObject) -> None:
         order = data.draw(st.permutations(range(len(story(0, another=another)))))
