@@ -97,15 +97,16 @@ def measure(
         time.sleep(max(0.0, started + i * _PER_REQUEST / rate - time.monotonic()))
         with urllib.request.urlopen(urllib.request.Request(url, body, headers)) as answer:
             answer.read()
-    time.sleep(12)  # two near passes
+    time.sleep(22)  # two near passes
     used = [cpu(one) - was for one, was in zip(running, before, strict=True)]
     hundred = len(bodies) * _PER_REQUEST / 100_000
     figures = {"collect, CPU-s per 100k spans": used[0] / hundred}
     if len(used) > 1:
         figures["learn, CPU-s per 100k spans"] = used[1] / hundred
-        idle = cpu(running[1])
         time.sleep(20)
-        figures["learn, CPU-s per hour, idle"] = (cpu(running[1]) - idle) * 180
+        idle = cpu(running[1])
+        time.sleep(60)
+        figures["learn, CPU-s per hour, idle"] = (cpu(running[1]) - idle) * 60
         figures["learn, resident MB"] = running[1].memory_info().rss / 1e6
     ask(home, "compact", timeout_s=300, grace_s=0.0)
     ask(home, "compact", timeout_s=300, grace_s=0.0)
