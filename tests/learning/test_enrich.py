@@ -398,10 +398,10 @@ def test_the_index_learns_the_user(shared: Collecting) -> None:
     while indexer.step():
         pass
 
-    def found(**only: str) -> set[str]:
+    def found(**only: Any) -> set[str]:
         hits = search(
             shared.home, "gateway did not answer", types=["system_error"], limit=100, **only
-        )  # type: ignore[arg-type]
+        )
         return {hit.id for hit in hits}
 
     before = found(user_id="u1")
