@@ -182,7 +182,8 @@ def _parser() -> argparse.ArgumentParser:
 _SQL_HELP = """Query the lake read-only, also while it is being written.
 
 tables and views: spans, logs, metrics, memories, requests, links, conversations,
-conversation_turns, one view for each memory type; error_context(ID), memory_context(ID), conversation(ID)
+conversation_turns, one view for each memory type;
+error_context(ID), memory_context(ID), conversation(ID)
   engram sql "SELECT type, count(*) FROM memories GROUP BY type"
   engram sql "SHOW TABLES"
 """
