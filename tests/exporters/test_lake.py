@@ -133,7 +133,7 @@ def test_tables_are_the_arrow_schemas(home: Home) -> None:
             assert list(found.items()) == [(f.name, f.type) for f in expected], table
 
 
-@pytest.mark.parametrize("kind", ["tables", "views"])
+@pytest.mark.parametrize("kind", ["tables", "views", "macros"])
 def test_order_files_are_complete(kind: str) -> None:
     """Every SQL file is in its `_order`, once, and every name there has a file."""
     order = (_SQL / kind / "_order").read_text().split()

@@ -39,6 +39,9 @@ _HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _MOST: Final = 200
 """The largest `limit`."""
 
+_ONE_MEMORY: Final = "/api/memories/"
+"""Followed by an id."""
+
 _HEADERS: Final = (
     (b"content-security-policy",
      b"default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; "
@@ -131,6 +134,12 @@ class Lake:
         except NotFound:
             return []
 
+    def context(self, memory_id: str, most: int) -> dict[str, Any]:
+        """One memory with what belongs to it."""
+        from engram.learning.context import context
+
+        return self._ask(lambda connection: context(connection, memory_id, most=most))
+
     def close(self) -> None:
         """Let go of the lake. Safe twice."""
         with self._lock:
@@ -142,6 +151,8 @@ class Lake:
                 self._connection = query.open_reader(self._home, threads=1, memory_limit="160MB")
             try:
                 return work(self._connection)
+            except (BadRequest, NotFound):
+                raise  # of the question, not of the connection
             except Exception:
                 self._drop()
                 raise
@@ -205,11 +216,12 @@ class Api:
             return _json(200, {"status": "ok"})
         if path == "/style.css":
             return Response(200, _STYLE.encode(), "text/css; charset=utf-8")
-        route = self._routes.get(path)
+        route = self._routes.get(path) or self._memory_route(path)
         if route is None:
             return _error(404, f"no {path}; there are {', '.join([*self._routes, '/health'])}")
         try:
             default = 40 if path in ("/", "/api/memories") else 10
+            default = 20 if path.startswith(_ONE_MEMORY) else default
             question = Question.parse(scope["query_string"], default_limit=default)
             return await asyncio.to_thread(route, question)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered and logged
@@ -222,6 +234,18 @@ class Api:
     def _memories(self, question: Question) -> Response:
         found = self._lake.newest(question.types, question.service, question.limit)
         return _json(200, {"home": str(self._home.root), "memories": found})
+
+    def _memory_route(self, path: str) -> Callable[[Question], Response] | None:
+        """The route of one memory: its id is in the path."""
+        id_ = path.removeprefix(_ONE_MEMORY)
+        if id_ == path or not id_ or "/" in id_:
+            return None
+
+        def show(question: Question) -> Response:
+            told = self._lake.context(id_, question.limit)
+            return _json(200, {"home": str(self._home.root), **told})
+
+        return show
 
     def _search(self, question: Question) -> Response:
         if not question.text:

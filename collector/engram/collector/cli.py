@@ -162,6 +162,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     search.add_argument("--service", metavar="NAME", help="only from this service")
     search.add_argument("--limit", type=_positive, default=10, metavar="N", help="at most (10)")
+    show = add("show", "one memory, and what belongs to it")
+    show.add_argument("memory", metavar="MEMORY_ID", help="its id, or the first six digits of it")
+    show.add_argument(
+        "--seconds", type=_positive, default=300, metavar="N", help="look so far around it (300)"
+    )
+    show.add_argument(
+        "--limit", type=_positive, default=20, metavar="N", help="entries of each list (20)"
+    )
     add("status", "what runs, and what is stored")
     add("flush", "wait until everything acknowledged so far can be queried")
     add("compact", "merge small files of the lake now")
@@ -189,7 +197,9 @@ def _parser() -> argparse.ArgumentParser:
 
 _SQL_HELP = """Query the lake read-only, also while it is being written.
 
-tables and views: spans, logs, metrics, memories, one view for each memory type
+tables and views: spans, logs, metrics, memories, requests, links, conversations,
+conversation_turns, one view for each memory type;
+error_context(ID), memory_context(ID), conversation(ID)
   engram sql "SELECT type, count(*) FROM memories GROUP BY type"
   engram sql "SHOW TABLES"
 """
@@ -312,6 +322,21 @@ def _search(options: argparse.Namespace) -> int:
         print(dumps(hits))
     else:
         write_hits(hits, sys.stdout)
+    return OK
+
+
+def _show(options: argparse.Namespace) -> int:
+    from engram.collector import query
+    from engram.collector.output import dumps
+    from engram.collector.show import write_context
+    from engram.learning.context import context
+
+    with query.reader(_home(options)) as lake:
+        told = context(lake, options.memory, seconds=options.seconds, most=options.limit)
+    if options.json:
+        print(dumps(told))
+    else:
+        write_context(told, sys.stdout)
     return OK
 
 
@@ -449,6 +474,7 @@ _COMMANDS: Final = {
     "serve": _serve,
     "sql": _sql,
     "search": _search,
+    "show": _show,
     "status": _status,
     "flush": _ask,
     "compact": _ask,

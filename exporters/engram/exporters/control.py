@@ -5,6 +5,7 @@
 | `status` | nothing | `Engine.status()` |
 | `flush` | commits what is durable now | `{"committed": position}` |
 | `compact` | a round of maintenance; merged files stay for `grace_s` | `{"compacted": true}` |
+| `admit` | takes an OTLP request: `signal`, `body` in base64 | `{"position": n}`, durable |
 | `sweep` | folds what got in twice past the recent sets | `{"removed": rows}` |
 | `rederive` | stores a slice of rebuilt memories, the file `slice` | `{"stale": ids}` |
 
@@ -13,6 +14,7 @@ Who may connect is decided by the home's mode (0700) and the socket's own (0600)
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -23,10 +25,12 @@ from typing import Any, Final
 
 from engram.exporters.engine import Engine
 from engram.exporters.errors import EngramError, StoreError
+from engram.exporters.signals import Encoding, Signal
 from engram.exporters.slices import read_slice
 
-_COMMANDS: Final = ("status", "flush", "compact", "sweep", "rederive")
-_LINE_BYTES: Final = 64 << 10
+_COMMANDS: Final = ("status", "flush", "compact", "admit", "sweep", "rederive")
+_LINE_BYTES: Final = 8 << 20
+"""An `admit` carries a request; its sender keeps it far below this."""
 _PATH_BYTES: Final = 100
 """A Unix socket's path fits in 108 bytes on Linux and 104 on macOS."""
 _FLUSH_S: Final = 30.0
@@ -46,6 +50,11 @@ def answer(engine: Engine, request: dict[str, Any]) -> dict[str, Any]:
             grace = request.get("grace_s")
             engine.compact(grace_s=None if grace is None else float(grace))
             return {"compacted": True}
+        if command == "admit":
+            body = base64.b64decode(str(request.get("body", "")), validate=True)
+            signal = Signal(str(request.get("signal")))
+            taken = engine.admit(signal, body, Encoding.IDENTITY).result(_FLUSH_S)
+            return {"position": taken.position, "rejected": taken.rejected}
         if command == "sweep":
             return {"removed": engine.sweep()}
         if command == "rederive":

@@ -10,7 +10,7 @@ So any order of arrival, any split into batches and any re-send give the same ro
 | `end_time_unix_nano`           | largest                                                   |
 | `importance`                   | largest                                                   |
 | `tags`, `sources`              | sorted union                                              |
-| `PRIORITISED`                  | highest (rank digit, value); the digit moves along        |
+| `PRIORITISED`                  | highest (rank, value); the rank moves along               |
 | `attributes`                   | union of keys; on conflict the larger JSON text           |
 | `id`, `type`, any other column | largest (they are equal within a memory)                  |
 """
@@ -32,7 +32,9 @@ PRIORITISED: Final = (
     "fingerprint", "outcome", "duration_ns", "trace_id", "span_id", "index_as", "source", "trust",
     "valid_from", "valid_to", "rules_version",
 )  # fmt: skip
-"""Fields whose value is the best-ranked record's, in the order of the digits in `ranks`."""
+"""Fields whose value is the best-ranked record's, in the order of the characters in `ranks`.
+
+A record's ranks are 1 to 9; what `learn` inferred has the lower ones of `own.INFERRED`."""
 
 _AGREED = tuple(
     name

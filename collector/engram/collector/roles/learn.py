@@ -1,22 +1,37 @@
-"""`engram learn`: keeps the search index from the lake until told to stop."""
+"""`engram learn`: keeps the search index and enriches memories until told to stop."""
 
 from __future__ import annotations
 
 import logging
+import threading
 
 from engram.collector.roles.process import Supervised, set_up_log, stop_event
 from engram.exporters.home import Home
+from engram.learning.enrich import Enricher
 from engram.learning.indexer import Indexer
 
 _LOG = logging.getLogger("engram.learn")
 
+_LEAVE_S = 2.0
+
 
 def run(home: Home, supervised: Supervised, log_level: str = "info") -> int:
-    """Run the indexer; the exit code."""
+    """Run the indexer and the enricher; the exit code."""
     set_up_log(log_level)
     stop = stop_event(supervised)
     indexer = Indexer(home)
+    enricher = threading.Thread(target=_enrich, args=(home, stop), name="enricher", daemon=True)
     supervised.ready({})
     _LOG.info("keeping the index of %s", home.root)
+    enricher.start()
     indexer.run(stop)
+    enricher.join(_LEAVE_S)
     return 0
+
+
+def _enrich(home: Home, stop: threading.Event) -> None:
+    try:
+        Enricher(home).run(stop)
+    except Exception:  # the index goes on without
+        _LOG.exception("enrichment stopped; it begins again when learn is started again")
+        raise

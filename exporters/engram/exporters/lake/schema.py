@@ -1,7 +1,9 @@
-"""The schema of a lake: tables and views from `sql/`, and forward-only migrations.
+"""The schema of a lake: tables, views and macros from `sql/`, and forward-only migrations.
 
 `sql/tables` is the schema of today. A lake of an older version is brought here by the files
 `sql/migrations/NNNN_name.sql` above its version, in order, in one transaction.
+Views and macros are made anew with every version: one that changes raises `SCHEMA_VERSION`.
+A macro finds its tables by the name at which the lake is attached, which is `lake`.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ def _sql() -> Traversable:
 
 
 def statements(kind: str) -> Iterator[str]:
-    """The SQL of `kind` ("tables" or "views"), in the order of its `_order` file."""
+    """The SQL of `kind` ("tables", "views" or "macros"), in the order of its `_order` file."""
     folder = _sql() / kind
     for name in (folder / "_order").read_text().split():
         text = (folder / f"{name}.sql").read_text()
@@ -80,7 +82,7 @@ def prepare(
             for _, sql in migrations(version, source):
                 connection.execute(sql)
         if version < target:
-            for sql in statements("views"):
+            for sql in (*statements("views"), *statements("macros")):
                 connection.execute(sql)
             connection.execute(
                 "INSERT INTO schema_versions VALUES (?, ?)", [target, time.time_ns()]

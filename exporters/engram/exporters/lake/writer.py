@@ -32,6 +32,7 @@ from engram.exporters.memories import MEMORY_SCHEMA
 from engram.exporters.merge import merge
 from engram.exporters.recent import RecentHashes
 from engram.exporters.records import TABLES
+from engram.exporters.rules.patch import fill, is_patch
 
 _POLARS_TO_ARROW: Final[dict[pl.DataType, pa.DataType]] = {
     pl.String(): pa.string(),
@@ -355,6 +356,9 @@ class LakeWriter:
         """
         if not memories.height:
             return memories, {}
+        patch = is_patch(memories)
+        if patch.any():
+            return self._fill_known(memories.filter(patch), memories.filter(~patch))
         known = ~self._recent_ids.new(_id_hashes(memories["id"]))
         if not known.any():
             return memories, {}
@@ -378,6 +382,30 @@ class LakeWriter:
             kept = pl.concat([kept, pl.DataFrame(rows, schema=MEMORY_SCHEMA, orient="row")])
         return kept, replaced
 
+    def _fill_known(
+        self, patches: pl.DataFrame, others: pl.DataFrame
+    ) -> tuple[pl.DataFrame, dict[str, int]]:
+        """`_merge_known` for a batch with patches; one whose memory is gone is nothing."""
+        kept, replaced = self._merge_known(others)
+        filled = fill(self._find_frame(patches["id"].to_list()), patches)
+        replaced |= dict(zip(filled["id"].to_list(), filled["sequence"].to_list(), strict=True))
+        return pl.concat([kept, filled.drop("sequence")]), replaced
+
+    def _find_frame(self, ids: list[str]) -> pl.DataFrame:
+        """The stored rows of these ids, with their `sequence`."""
+        places: dict[int, list[int]] = {}
+        missing = []
+        for id_ in ids:
+            at = self._where.get(id_)
+            if at is not None and at[0] >= self._first_frame:
+                places.setdefault(at[0] - self._first_frame, []).append(at[1])
+            else:
+                missing.append(id_)
+        found = [self._frames[number][rows] for number, rows in places.items()]
+        schema = {**MEMORY_SCHEMA, "sequence": pl.Int64()}
+        rest = list(self._stored(missing)) if missing else []
+        return pl.concat([*found, pl.DataFrame(rest, schema=schema, orient="row")])
+
     def _find(self, ids: list[str]) -> dict[str, dict[str, Any]]:
         found, missing = {}, []
         for id_ in ids:
@@ -386,15 +414,19 @@ class LakeWriter:
                 found[id_] = self._frames[at[0] - self._first_frame].row(at[1], named=True)
             else:
                 missing.append(id_)
-        if missing:
-            columns = ", ".join([*MEMORY_SCHEMA, "sequence"])
-            with self._among(missing) as these:
-                table = self._connection.execute(
-                    f"SELECT {columns} FROM memories WHERE id IN {these}"
-                ).to_arrow_table()
-            for row in table.to_pylist():
-                found[row["id"]] = row
+        for row in self._stored(missing) if missing else ():
+            found[row["id"]] = row
         return found
+
+    def _stored(self, ids: list[str]) -> list[dict[str, Any]]:
+        """Rows of these ids as they are in the lake."""
+        columns = ", ".join([*MEMORY_SCHEMA, "sequence"])
+        with self._among(ids) as these:
+            table = self._connection.execute(
+                f"SELECT {columns} FROM memories WHERE id IN {these}"
+            ).to_arrow_table()
+        rows: list[dict[str, Any]] = table.to_pylist()
+        return rows
 
     def _remember(self, frame: pl.DataFrame) -> None:
         if not frame.height:

@@ -14,6 +14,7 @@ from engram.exporters.memories import MEMORY_SCHEMA
 
 from .compile import Compiler, Plan, finish, run
 from .load import Kind, RuleSet, load
+from .patch import patches
 
 __all__ = ["Kind", "Rules"]
 
@@ -60,6 +61,7 @@ class Rules:
         ]
         masks = frame.select(conditions) if conditions else frame
         made: list[pl.DataFrame] = []
+        patched: list[pl.DataFrame] = []
         for i, plan in enumerate(plans):
             if isinstance(plan.mask, pl.Expr):
                 mask = masks[str(i)]
@@ -71,8 +73,9 @@ class Rules:
                 rows = frame.select(plan.columns)
             memories = run(plan, rows)
             if memories is not None:
-                made.append(memories)
-        return finish(made, self.version) if made else pl.DataFrame(schema=MEMORY_SCHEMA)
+                (made if plan.rule.into is None else patched).append(memories)
+        done = finish(made, self.version) if made else pl.DataFrame(schema=MEMORY_SCHEMA)
+        return pl.concat([done, *map(patches, patched)]) if patched else done
 
     def _compiled(self, kind: Kind, columns: frozenset[str]) -> list[Plan]:
         """Plans for a set of columns; a process sees few sets, so they are kept."""

@@ -72,6 +72,8 @@ _WORKING: Final[dict[str, pl.DataType]] = {
     "=tags": _STRING,
     "=more_tags": pl.List(pl.String()),
     "=hash": pl.UInt64(),
+    "=into": _STRING,
+    "=certainty": _STRING,
 }
 """What a rule puts out, before `finish` makes memories of it."""
 _BROWSER = Test(Ref("res:telemetry.sdk.language"), "is", "webjs")
@@ -439,6 +441,8 @@ class Compiler:
     def _outputs(self, rule: Rule) -> list[pl.Expr]:
         type_ = self.text(rule.type)
         assert type_ is not None  # noqa: S101  # the loader saw to its sources
+        if rule.into is not None:
+            return self._patch(rule, rule.into)
         titles = [e for v in rule.title if (e := self.text(v)) is not None]
         duration = self._ref("duration_ns") if not rule.moment else None
         importance = self.value(rule.importance)
@@ -480,6 +484,20 @@ class Compiler:
             expr.cast(_WORKING[name]).alias(name)
             for name, expr in fields.items()
             if expr is not None
+        ]
+
+    def _patch(self, rule: Rule, into: Value) -> list[pl.Expr]:
+        """What `patch.py` takes."""
+        fields = {
+            "=into": self.text(into),
+            "=certainty": self._optional(rule.certainty),
+            "user_id": self._optional(rule.user_id),
+            "session_id": self._optional(rule.session_id),
+            "conversation_id": self._optional(rule.conversation_id),
+        }
+        return [
+            (pl.lit(None) if expr is None else expr).cast(_WORKING[name]).alias(name)
+            for name, expr in fields.items()
         ]
 
     def _content(self, rule: Rule) -> pl.Expr | None:

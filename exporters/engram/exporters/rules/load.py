@@ -200,6 +200,12 @@ class Rule:
     """After reading: no memory where this is absent."""
     exclusive: bool = False
     """Its records are hidden from all other rules."""
+    into: Value | None = None
+    """The ids of memories whose empty user, session and conversation the record fills.
+
+    Nothing else of the record is kept in it, and no memory is made (`patch.py`)."""
+    certainty: Value | None = None
+    """With `into`: how sure each of the three is, one character each (`own.INFERRED`)."""
     moment: Literal["start", "end"] | None = None
     """A point in time, no end and no duration: for a span its start or its end."""
     enabled: bool = True
@@ -392,7 +398,8 @@ class _Parser:
             if key in raw:
                 out[key] = self.texts(raw[key], f"{where}.{key}")
         for key in ("importance", "tag_list", "user_id", "session_id", "conversation_id",
-                    "subject", "fingerprint", "outcome", "attributes_json", "needs"):  # fmt: skip
+                    "subject", "fingerprint", "outcome", "attributes_json", "needs", "into",
+                    "certainty"):  # fmt: skip
             if key in raw:
                 out[key] = self.value(raw[key], f"{where}.{key}")
         for key in ("scope", "key"):
@@ -481,7 +488,7 @@ def parts_of(rule: Rule) -> Iterator[Value | Condition]:
     yield from (value for _, value in rule.attributes)
     for value in (rule.importance, rule.tag_list, rule.user_id, rule.session_id, rule.needs,
                   rule.conversation_id, rule.subject, rule.fingerprint, rule.outcome,
-                  rule.attributes_json):  # fmt: skip
+                  rule.attributes_json, rule.into, rule.certainty):  # fmt: skip
         if value is not None:
             yield value
 
@@ -538,6 +545,12 @@ def shipped() -> str:
     return files(__package__).joinpath("default.yaml").read_text("utf-8")
 
 
+@cache
+def enrichment() -> str:
+    """The text of the rules for what `learn` found out; they go before all others."""
+    return files(__package__).joinpath("enrichment.yaml").read_text("utf-8")
+
+
 def load(extra: list[dict[str, Any]] | None = None) -> RuleSet:
     """The shipped rules and an operator's own.
 
@@ -545,7 +558,8 @@ def load(extra: list[dict[str, Any]] | None = None) -> RuleSet:
     Raises `ConfigError` with everything that is wrong.
     """
     document: dict[str, Any] = yaml.safe_load(shipped())
-    raw_rules: dict[str, Any] = {rule["name"]: rule for rule in document["rules"]}
+    first: list[dict[str, Any]] = yaml.safe_load(enrichment())["rules"]
+    raw_rules: dict[str, Any] = {rule["name"]: rule for rule in (*first, *document["rules"])}
     parser = _Parser()
     for i, rule in enumerate(extra or []):
         name = rule.get("name") if isinstance(rule, dict) else None
