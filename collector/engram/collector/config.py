@@ -362,8 +362,8 @@ class _Reader:
                         f"({', '.join(map(str, theirs)) or 'none'}): signals commit together",
                     )
         for kind in (Kind.RECEIVER, Kind.PROCESSOR, Kind.EXTENSION):
-            types_ = [at.type for at in config.used(kind)]
-            for doubled in sorted({one for one in types_ if types_.count(one) > 1}):
+            named = [at.type for at in config.used(kind)]
+            for doubled in sorted({one for one in named if named.count(one) > 1}):
                 if kind is not Kind.PROCESSOR or doubled in ENGINE_TYPES:
                     self.problem(("service",), f"one {doubled} {kind.singular} can run, not two")
 

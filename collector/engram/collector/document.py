@@ -76,19 +76,20 @@ class Document:
     def add_setting(self, text: str) -> None:
         """Read one `key.key=value` over what is there; the value is YAML."""
         key, equals, value = text.partition("=")
-        self._names.append(f"--set {text}")
+        name = f"--set {key}"  # not the value, which may be a secret
+        self._names.append(name)
         route: Route = tuple(re.split(r"::|\.", key.strip()))
         if not equals or not all(route):
-            self.note(0, f"--set {text}: write --set key.key=value")
+            self.note(0, f"{name}: write --set key.key=value")
             return
-        tree, places = self._parse(value, f"--set {text}")
+        tree, places = self._parse(value, name)
         whole: dict[Route, _Place] = {(*route, *at): place for at, place in places.items()}
         for length in range(len(route)):
             if route[:length] not in self._places:
                 whole[route[:length]] = _Place(len(self._names) - 1, 0)
         whole.setdefault(route, _Place(len(self._names) - 1, 0))
-        for name in reversed(route):
-            tree = {name: tree}
+        for step in reversed(route):
+            tree = {step: tree}
         self._merge(tree, whole)
 
     def _merge(self, tree: Any, places: dict[Route, _Place]) -> None:
@@ -119,7 +120,7 @@ class Document:
             known = known[:-1]
         place = self._places.get(known, _Place(0, 1))
         name = self._names[place.source] if self._names else "configuration"
-        where = name if not route or not place.line else f"{name}:{place.line}"
+        where = name if not route or name.startswith("--set ") else f"{name}:{place.line}"
         where += f": {dotted(route)}: " if route else ": "
         self._problems.append((place, len(self._problems), where + text))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -54,13 +55,14 @@ class HealthServer:
             def log_message(self, format: str, *arguments: object) -> None:
                 pass
 
-        kind = type("Server", (ThreadingHTTPServer,), {"daemon_threads": True})
-        if ":" in host:
-            import socket
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
-            kind.address_family = socket.AF_INET6
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            address_family = family
+
         try:
-            self._server = kind((host, port), Handler)
+            self._server = Server((host, port), Handler)
         except OSError as error:
             why = "is already in use" if error.errno == errno.EADDRINUSE else f"fails: {error}"
             raise ConfigError(

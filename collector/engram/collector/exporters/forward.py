@@ -2,8 +2,8 @@
 
 A window of requests is read from the log, run through the processors of each pipeline, joined by
 signal (joined OTLP requests in protobuf are one request) and sent. Only then the position moves on
-disk, so a crash sends the window again. While the remote is away the window waits, and the log grows
-up to its limit (`max_wal_mib` of the memory exporter); then the oldest requests are given up,
+disk, so a crash sends the window again. While the remote is away the window waits, and the log
+grows up to its limit (`max_wal_mib` of the memory exporter); then the oldest requests are given up,
 counted and told.
 """
 
@@ -143,7 +143,7 @@ class Forwarder:
             window = self._follower.read(_WINDOW_ENTRIES, _WINDOW_BYTES)
             if all(self._deliver(joined, window) for joined in self._joined(window)):
                 self._follower.advance(window.end)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a bug here must not end the exporter
             _LOG.exception("%s: cannot go on and tries again", self.name)
             self._stop.wait(self._retry.initial_interval.total_seconds())
 
@@ -173,7 +173,7 @@ class Forwarder:
             if route is None:
                 return body
             done = route(entry.signal, body)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the road goes on
             self.counters.quarantined += 1
             self._quarantine(entry, f"exporter {self.name}: {error}")
             return b""

@@ -1,6 +1,6 @@
 """A subset of OTTL, the OpenTelemetry Collector's transformation language.
 
-`parse` makes a tree of a text, `compile` makes functions of a tree that read and edit OTLP messages.
+`parse` makes a tree of a text, `compile` makes functions of a tree that read and edit OTLP.
 Whatever is not in the subset is an `OttlError` that says the column; docs/configuration.md lists
 what is in it. The text of a condition or statement is the operator's, never a sender's.
 """

@@ -1,4 +1,4 @@
-"""Settings of the processors that change or drop records. OTTL is checked here, when they are read."""
+"""Settings of the processors that change or drop records. OTTL is checked when they are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every processor here is: a function on one parsed OTLP request, and how a failure is said."""
+"""What every processor here is, a function on one OTLP request, and how a failure is said."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Stage(Protocol):
     """A processor of one pipeline. MUST be a pure function of the request."""
 
     def __call__(self, signal: Signal, request: Any) -> int:
-        """Change the request in place; the number of spans, span events, log records or points dropped."""
+        """Change the request in place; the number of spans, events, logs or points dropped."""
         ...
 
 

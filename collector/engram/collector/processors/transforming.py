@@ -1,4 +1,4 @@
-"""The `transform` processor: an operator's statements, one after the other, each over everything."""
+"""The `transform` processor: one statement after the other, each over everything."""
 
 from __future__ import annotations
 
