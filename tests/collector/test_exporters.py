@@ -439,7 +439,7 @@ def test_grpc_sends_and_understands() -> None:
     words: list[Any] = []
 
     def answer(body: bytes, context: Any) -> bytes:
-        asked.append((body, {key: value for key, value in context.invocation_metadata()}))
+        asked.append((body, dict(context.invocation_metadata())))
         word = words.pop(0) if words else None
         if isinstance(word, grpc.StatusCode):
             context.abort(word, "said so")

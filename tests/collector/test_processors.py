@@ -1,4 +1,4 @@
-"""The processors: what they change and drop, that a replay does it again, and what it costs when off."""
+"""The processors: what they change, drop and count, and that a replay does it again."""
 
 from __future__ import annotations
 
@@ -126,7 +126,8 @@ def test_attributes_include_and_exclude() -> None:
     """Only what matches `include`, and not what matches `exclude`, is changed."""
     text = """
   attributes:
-    include: {match_type: regexp, span_names: ['^a'], services: [shop], span_kinds: [SPAN_KIND_SERVER]}
+    include:
+      {match_type: regexp, span_names: ['^a'], services: [shop], span_kinds: [SPAN_KIND_SERVER]}
     exclude: {match_type: strict, attributes: [{key: n, value: 1}]}
     actions: [{key: seen, value: true, action: upsert}]
 """
@@ -138,7 +139,8 @@ def test_attributes_include_and_exclude() -> None:
 def test_resource_actions() -> None:
     """The resource is changed once for all its records."""
     text = """
-  resource: {attributes: [{key: env, value: prod, action: upsert}, {key: service.name, action: delete}]}
+  resource:
+    attributes: [{key: env, value: prod, action: upsert}, {key: service.name, action: delete}]
 """
     done, _ = run(chain(text, "resource"), spans("a", "b"))
     assert values.as_dict(done.resource_spans[0].resource.attributes) == {"env": "prod"}
@@ -287,12 +289,13 @@ def test_sampler_hashes_as_the_collector() -> None:
 
 
 SAMPLER = """
-  probabilistic_sampler: {sampling_percentage: 30, hash_seed: 22, fail_closed: false, sampling_priority: important}
+  probabilistic_sampler:
+    {sampling_percentage: 30, hash_seed: 22, fail_closed: false, sampling_priority: important}
 """
 
 
 def test_spans_and_logs_of_a_trace_are_decided_alike() -> None:
-    """A share of the traces stays, whole, with their logs; what has no trace stays by fail_closed."""
+    """A share of the traces stays, whole, with their logs; the traceless by `fail_closed`."""
     process = chain(SAMPLER, "probabilistic_sampler")
     names = [f"t{number}" for number in range(400)]
     kept = {one.name for one in records(run(process, spans(*names))[0])}
@@ -411,8 +414,15 @@ def test_a_request_that_a_processor_cannot_do_is_quarantined(tmp_path: Path) -> 
         ("attributes: {actions: [{action: delete, pattern: '('}]}", "is no regular expression"),
         ("resource: {attributes: [{key: a, action: delet}]}", "must be one of insert, update"),
         ("probabilistic_sampler: {sampling_percentage: many}", "must be a number, not 'many'"),
-        ("probabilistic_sampler: {mode: proportional}", "only hash_seed is supported"),
-        ("probabilistic_sampler: {attribute_source: record}", "from_attribute: is needed"),
+        ("probabilistic_sampler: ", "sampling_percentage is missing"),
+        (
+            "probabilistic_sampler: {sampling_percentage: 1, mode: proportional}",
+            "only hash_seed is supported",
+        ),
+        (
+            "probabilistic_sampler: {sampling_percentage: 1, attribute_source: record}",
+            "from_attribute: is needed",
+        ),
     ],
 )
 def test_mistakes_are_named_with_their_place(text: str, expected: str) -> None:

@@ -464,9 +464,22 @@ class _Reader:
                 return ()
             item = get_args(hint)[0]
             return tuple(self._value(item, one, (*path, at)) for at, one in enumerate(value))
+        if origin is not None and get_args(hint)[1] is str:
+            given = self._mapping(value, path)
+            return {key: self._as_text(one, (*path, key)) for key, one in given.items()}
         if origin is not None:  # Mapping[str, Any]
             return _typed(self._mapping(value, path))
         return self._scalar(hint, value, path)
+
+    def _as_text(self, value: Any, path: Route) -> str:
+        """Text as it was written, numbers and truth values too; from the environment untyped."""
+        if isinstance(value, Missing):
+            self.missing += 1
+        elif isinstance(value, bool):
+            return str(value).lower()
+        elif not isinstance(value, str | int | float):
+            self.problem(path, f"must be text, not {_kind_of(value)}")
+        return str(value)
 
     def _scalar(self, hint: Any, value: Any, path: Route) -> Any:
         name, read = _SCALARS[hint]

@@ -289,6 +289,11 @@ FACTORIES: Final = (
 )
 
 
+_ALIASES: Final = {Kind.EXPORTER: {"otlp_grpc": "otlp", "otlp_http": "otlphttp"}}
+"""Newer names that the Collector has for the same types."""
+
+
 def factories(kind: Kind) -> dict[str, Factory]:
-    """The component types of one section, by name."""
-    return {factory.type: factory for factory in FACTORIES if factory.kind is kind}
+    """The component types of one section, by name; also by their other names."""
+    found = {factory.type: factory for factory in FACTORIES if factory.kind is kind}
+    return found | {alias: found[name] for alias, name in _ALIASES.get(kind, {}).items()}

@@ -46,7 +46,7 @@ class GrpcSender:
 
     def __init__(self, settings: OtlpGrpc) -> None:
         self._settings = settings
-        self._metadata = [(key.lower(), str(value)) for key, value in settings.headers.items()]
+        self._metadata = [(key.lower(), value) for key, value in settings.headers.items()]
         self._channel: Any = None
         self._calls: dict[Signal, Callable[..., bytes]] = {}
 

@@ -44,7 +44,7 @@ class HttpSender:
         session.headers["User-Agent"] = "engram"
         if settings.compression == "gzip":
             session.headers["Content-Encoding"] = "gzip"
-        session.headers.update({key: str(value) for key, value in settings.headers.items()})
+        session.headers.update(settings.headers)
         session.verify = False if tls.insecure_skip_verify else tls.ca_file or True
         if tls.cert_file and tls.key_file:
             session.cert = (tls.cert_file, tls.key_file)

@@ -37,7 +37,7 @@ def kept_buckets(percentage: float) -> int:
 
 def sampling(settings: Sampler) -> Stage:
     """The stage of a `probabilistic_sampler` processor."""
-    kept, seed = kept_buckets(settings.sampling_percentage), settings.hash_seed
+    kept, seed = kept_buckets(settings.sampling_percentage or 0.0), settings.hash_seed
 
     def keeps_span(row: Row) -> bool:
         priority = _number(row.span.attributes, _PRIORITY)

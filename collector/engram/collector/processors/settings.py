@@ -399,8 +399,8 @@ class Transform:
 class Sampler:
     """Settings of the `probabilistic_sampler` processor: keep a share of traces, and their logs."""
 
-    sampling_percentage: float = 0.0
-    """The share that is kept; 100 and more keep everything, 0 nothing."""
+    sampling_percentage: float | None = None
+    """The share that is kept; 100 and more keep everything, 0 nothing. Must be given."""
 
     hash_seed: int = 0
     """Collectors with equal seeds decide alike."""
@@ -425,7 +425,9 @@ class Sampler:
 
     def problems(self) -> Iterator[str]:
         """Say what is wrong."""
-        if not self.sampling_percentage >= 0:
+        if self.sampling_percentage is None:
+            yield "sampling_percentage is missing: which share to keep"
+        elif not self.sampling_percentage >= 0:
             yield "sampling_percentage: must be 0 or more"
         if not 0 <= self.hash_seed < 1 << 32:
             yield "hash_seed: must be between 0 and 4294967295"
