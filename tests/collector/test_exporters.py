@@ -380,6 +380,20 @@ def test_http_sends_protobuf_and_json() -> None:
     assert json.loads(text)["resourceLogs"]
 
 
+def test_environment_gives_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `.netrc` and a proxy of this machine's user do not change what goes to this machine."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password hunter2\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    with (
+        web() as server,
+        http_sender(endpoint=server.url, headers={"authorization": "Bearer t"}) as sender,
+    ):
+        sender.send(Signal.TRACES, b"")
+    assert server.asked[0][1]["authorization"] == "Bearer t"
+
+
 def test_http_answers_have_their_meaning() -> None:
     """429, 502, 503, 504 and a broken connection may be tried again; others may not."""
     with web() as server:

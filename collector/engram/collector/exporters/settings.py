@@ -112,7 +112,7 @@ class OtlpSender:
     def reaches(self, ports: set[int]) -> bool:
         """Whether it would send to one of these ports of this machine."""
         address = target(self.endpoint)
-        return address is not None and _is_here(address[0]) and address[1] in ports
+        return address is not None and is_here(address[0]) and address[1] in ports
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +184,7 @@ class OtlpHttp(OtlpSender):
         """Whether it would send to one of these ports of this machine."""
         for url in (self.url(signal) for signal in ("traces", "logs", "metrics")):
             address = target(url or "")
-            if address is not None and _is_here(address[0]) and address[1] in ports:
+            if address is not None and is_here(address[0]) and address[1] in ports:
                 return True
         return False
 
@@ -253,5 +253,6 @@ def target(endpoint: str) -> tuple[str, int] | None:
     return None if port is None else (parts.hostname, port)
 
 
-def _is_here(host: str) -> bool:
+def is_here(host: str) -> bool:
+    """Whether a host is this machine."""
     return host in ("localhost", "0.0.0.0", "::", "::1") or host.startswith("127.")  # noqa: S104

@@ -1,7 +1,7 @@
 """The processors of a pipeline, one after the other: OTLP bytes in, OTLP bytes out.
 
-Parsing, changing and writing a request costs some 10 µs a span, so a pipeline without such
-processors has no chain at all.
+Reading and writing a request costs 1 µs a span and each processor some 3 to 10 µs
+(`bench/processors.py`), so a pipeline without such processors has no chain at all.
 """
 
 from __future__ import annotations
