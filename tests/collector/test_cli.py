@@ -379,8 +379,7 @@ def test_config_validate_shows_what_is_in_effect(engram: object, tmp_path: Path)
         "exporters: {otlphttp: {endpoint: 'http://far:4318', headers: {authorization: hunter2}}}\n"
         "service: {pipelines: {traces/far: {receivers: [otlp], exporters: [otlphttp]}}}\n"
     )
-    given = ("--config", str(DEFAULT_FILE), "--config", str(more))
-    given = (*given, "--set", "processors.batch.timeout=2s")
+    given = [f"--config={DEFAULT_FILE}", f"--config={more}", "--set=processors.batch.timeout=2s"]
     code, out, _ = call(engram, *given, "config", "validate")
     assert code == 0
     assert "exporter   otlphttp" in out

@@ -358,7 +358,8 @@ def test_dropped_records_are_counted_and_a_replay_is_the_same(tmp_path: Path) ->
     with engine(tmp_path / "h", parsed) as running:
         for _ in range(2):
             body = spans("a", "b", "c").SerializeToString()
-            running.admit(Signal.TRACES, body, Encoding.IDENTITY).result(10)
+            sent = running.admit(Signal.TRACES, body, Encoding.IDENTITY).result(10)
+            running.wait_committed(sent.position, 20)
         whole = running.admit(Signal.TRACES, spans("b").SerializeToString(), Encoding.IDENTITY)
         running.wait_committed(whole.result(10).position, 20)
         status = running.status()
