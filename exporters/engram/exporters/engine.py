@@ -554,7 +554,7 @@ class Engine:
                 recent.add(hashes[recent.new(hashes)])
                 self._hashes[table] = recent
             self._committed = lake.position
-            self._wal.release(lake.position)
+            self._wal.release(min(lake.position, self._wal.end))
             self._ready.set()
             self._maintain_and_commit(lake)
         finally:

@@ -130,7 +130,8 @@ class Forwarder:
                     if self._stop.wait(0.05):
                         break
                     continue
-                self._step()
+                if not self._step() and self._stop.is_set():
+                    break  # the remote is away, and there is no time to wait for it
         finally:
             self._sender.close()
             self._follower.close()
@@ -138,14 +139,17 @@ class Forwarder:
     def _over(self) -> bool:
         return self._stop.is_set() and time.monotonic() > self._deadline
 
-    def _step(self) -> None:
+    def _step(self) -> bool:
+        """Send one window; whether all of it is done with."""
         try:
             window = self._follower.read(_WINDOW_ENTRIES, _WINDOW_BYTES)
             if all(self._deliver(joined, window) for joined in self._joined(window)):
                 self._follower.advance(window.end)
+                return True
         except Exception:  # noqa: BLE001 - a bug here must not end the exporter
             _LOG.exception("%s: cannot go on and tries again", self.name)
             self._stop.wait(self._retry.initial_interval.total_seconds())
+        return False
 
     # -- what to send ------------------------------------------------------------------------------
 
@@ -211,7 +215,7 @@ class Forwarder:
             else:
                 self._fine(complaint)
                 return True
-            if self._stop.wait(wait) and self._stop.is_set():
+            if self._stop.wait(wait):
                 return False
             if self._follower.position > start:  # the log gave the window up meanwhile
                 return False
