@@ -178,6 +178,8 @@ def test_a_later_is_tried_again_and_a_restart_goes_on(tmp_path: Path) -> None:
         one.put("a", "b")
         eventually(lambda: away.tries >= 3, "it is tried again")
         assert one.forwarder.status()["trouble"] == "away"
+        before = away.tries
+    assert away.tries <= before + 3  # a stopping exporter does not hammer a remote
     here = Remote()
     with road(tmp_path / "w", here) as one:
         one.put("c")
