@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from engram.collector import cli
+from engram.collector.config import DEFAULT_FILE
 from engram.collector.output import plain, printable, write_table
 from engram.collector.query import Result
 from engram.exporters.home import Home
@@ -368,6 +370,25 @@ def test_config_validate(engram: object, tmp_path: Path) -> None:
     assert code == 2
     assert len(json.loads(err)["error"]["problems"]) >= 2
     assert call(engram, "--config", "nowhere", "config", "validate")[0] == 3
+
+
+def test_config_validate_shows_what_is_in_effect(engram: object, tmp_path: Path) -> None:
+    """Files and settings are merged, secrets are masked, and the text is a configuration again."""
+    more = tmp_path / "more.yaml"
+    more.write_text(
+        "exporters: {otlphttp: {endpoint: 'http://far:4318', headers: {authorization: hunter2}}}\n"
+        "service: {pipelines: {traces/far: {receivers: [otlp], exporters: [otlphttp]}}}\n"
+    )
+    given = [f"--config={DEFAULT_FILE}", f"--config={more}", "--set=processors.batch.timeout=2s"]
+    code, out, _ = call(engram, *given, "config", "validate")
+    assert code == 0
+    assert "exporter   otlphttp" in out
+    assert "hunter2" not in out
+    shown = yaml.safe_load(out)
+    assert shown["processors"]["batch"]["timeout"] == "2s"
+    code, out, _ = call(engram, *given, "--json", "config", "validate")
+    assert json.loads(out)["config"] == shown
+    assert json.loads(out)["files"] == [str(DEFAULT_FILE), str(more)]
 
 
 def test_roles_check_the_configuration_first(engram: object, tmp_path: Path) -> None:

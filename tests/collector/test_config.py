@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +26,8 @@ from engram.collector.config import (
     parse,
     size,
 )
+from engram.collector.effective import effective
+from engram.collector.exporters.settings import OtlpHttp
 from engram.collector.registry import (
     FACTORIES,
     Api,
@@ -79,8 +84,9 @@ def test_default_file_says_the_defaults() -> None:
 
 
 def test_default_file_shows_every_type() -> None:
-    """No component type is hidden from a reader of the default file."""
-    config = load(DEFAULT_FILE, {})
+    """No component type is hidden from a reader of the default file; its examples are valid."""
+    text = re.sub(r"^  # (\w+: \{)", r"  \1", DEFAULT_FILE.read_text(), flags=re.MULTILINE)
+    config = parse(text, DEFAULT_FILE, {})
     shown = {(kind, at.type) for kind, found in config.components.items() for at in found}
     assert shown == {(factory.kind, factory.type) for factory in FACTORIES}
 
@@ -199,9 +205,21 @@ service:
         (LEAST.replace(SERVICE, ""), "service is missing"),
         (LEAST.replace("[otlp]", "otlp", 1), "must be a list of receivers"),
         (LEAST.replace("[otlp]", "[otlp, otlp]", 1), "'otlp' is listed twice"),
-        (LEAST + "    traces/2: {receivers: [otlp], exporters: [memory]}\n", "a second pipeline"),
+        (LEAST + "    traces/2: {receivers: [otlp], exporters: [memory]}\n", "fills it"),
+        (
+            LEAST.replace("[memory]", "[debug]", 1).replace("{memory: }", "{memory: , debug: }"),
+            "no pipeline of traces lists the memory exporter",
+        ),
+        (
+            LEAST.replace(
+                "{batch: }", "{batch: , probabilistic_sampler: {sampling_percentage: 9}}"
+            )[::-1].replace("[batch]"[::-1], "[batch, probabilistic_sampler]"[::-1], 1)[::-1],
+            "processors[1]: probabilistic_sampler samples traces and logs, no metrics",
+        ),
         (LEAST + "  telemetry: {logs: {level: loud}}\n", "telemetry.logs.level: must be one of"),
-        (LEAST + "extensions: {health_check: }\n", "unknown extension 'health_check'"),
+        (LEAST + "extensions: {zpages: }\n", "unknown extension 'zpages'"),
+        (LEAST + "extensions: {health_check: {path: up}}\n", "must begin with /"),
+        (body("exporters", "memory", '{path: "${env:A:-${env:B}}"}'), "a ${ without its }"),
     ],
 )
 def test_mistakes_are_named(text: str, expected: str) -> None:
@@ -284,6 +302,110 @@ def test_debug_may_be_in_one_pipeline() -> None:
     text = LEAST.replace("{memory: }", "{memory: , debug: }")
     text = text.replace("[memory]", "[memory, debug]", 1)
     assert [str(at) for at in read(text).used(Kind.EXPORTER)] == ["memory", "debug"]
+
+
+def test_files_merge_in_order(tmp_path: Path) -> None:
+    """Mappings merge, everything else is replaced, lists too; an empty file changes nothing."""
+    first, second, third = (tmp_path / f"{name}.yaml" for name in ("a", "b", "c"))
+    first.write_text(
+        body("processors", "batch", "{send_batch_size: 5, timeout: 2s}") + "extensions: {api: }\n"
+    )
+    second.write_text(
+        "processors: {batch: {timeout: 3s}, redaction: {blocked_values: [a, b]}}\n"
+        "exporters: {memory: {path: '${env:UNSET}'}}\n"
+        "service: {extensions: [api]}\n"
+    )
+    third.write_text(
+        "processors: {redaction: {blocked_values: [c]}}\nexporters: {memory: {path: /here}}\n"
+    )
+    empty = tmp_path / "empty.yaml"
+    empty.write_text("# nothing\n")
+    config = load([first, second, third, empty], {}, ["processors.batch.send_batch_size=9"])
+    batch = config.settings(Kind.PROCESSOR, "batch", Batch)
+    assert batch == Batch(send_batch_size=9, timeout=timedelta(seconds=3))
+    made = config.components[Kind.PROCESSOR][ComponentId("redaction")]
+    assert made == Redaction(blocked_values=("c",))
+    assert config.settings(Kind.EXPORTER, "memory", MemoryExporter) == MemoryExporter(path="/here")
+    assert config.api == Api()
+    assert config.files == (first, second, third, empty)
+
+
+def test_problems_of_several_files_and_settings(tmp_path: Path) -> None:
+    """Each problem is told where it was said last: file and line, or the setting."""
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text(body("processors", "batch", "{timeout: x, send_batch_size: y}"))
+    second.write_text("\nprocessors:\n  batch:\n    timeout: z\n")
+    with pytest.raises(ConfigError) as caught:
+        load([first, second], {}, ["service.telemetry.logs.level=loud", "nonsense"])
+    size_problem, timeout, level, nonsense = caught.value.problems
+    assert size_problem.startswith(f"{first}:3: processors.batch.send_batch_size: must be")
+    assert timeout.startswith(f"{second}:4: processors.batch.timeout: must be")
+    assert timeout.endswith("not 'z'")
+    assert level.startswith("--set service.telemetry.logs.level: service.telemetry.logs.level: ")
+    assert nonsense == "--set nonsense: write --set key.key=value"
+
+
+def test_set_adds_whole_components() -> None:
+    """A setting can make a section that no file has, and its value is YAML with the environment."""
+    document = load(
+        DEFAULT_FILE,
+        {"SIZE": "77"},
+        [
+            "exporters.debug/more.verbosity=detailed",
+            "processors.batch.send_batch_size=${env:SIZE}",
+            "service::pipelines::traces::exporters=[memory, debug/more]",
+        ],
+    )
+    assert [str(at) for at in document.used(Kind.EXPORTER)] == ["memory", "debug/more"]
+    batch = document.settings(Kind.PROCESSOR, "batch", Batch)
+    assert batch is not None
+    assert batch.send_batch_size == 77
+
+
+def test_headers_stay_text() -> None:
+    """A token that looks like a number is sent as it was written."""
+    text = LEAST.replace("{memory: }", "{memory: , otlphttp: {endpoint: 'http://a', headers: H}}")
+    text = text.replace("H}", "{a: '${env:A}', b: 12, c: true}}")
+    made = read(text, A="0123").components[Kind.EXPORTER][ComponentId("otlphttp")]
+    assert isinstance(made, OtlpHttp)
+    assert made.headers == {"a": "0123", "b": "12", "c": "true"}
+    assert "headers.a: must be text" in problems(text.replace("'${env:A}'", "[1]"))[0]
+
+
+def test_effective_configuration_masks_secrets() -> None:
+    """What is shown is merged, expanded and with defaults, and holds no secret."""
+    text = LEAST.replace("{memory: }", "{memory: , otlphttp: HTTP}").replace(
+        "HTTP",
+        "{endpoint: 'https://user:hunter2@host:1', headers: {x-key: hunter2, a: '${env:T}'}}",
+    )
+    text = text.replace(
+        "{batch: }",
+        "{batch: , attributes: {actions: [{key: api_key, value: hunter2, action: upsert},"
+        "{key: plain, value: seen, action: upsert}]}}",
+    )
+    shown = effective(read(text, T="hunter2"))
+    assert "hunter2" not in json.dumps(shown)
+    assert shown["exporters"]["otlphttp"]["endpoint"] == "https://****@host:1"
+    assert shown["processors"]["attributes"]["actions"][1]["value"] == "seen"
+    assert shown["processors"]["batch"] == {"send_batch_size": 16384, "timeout": "1s"}
+    assert shown["service"]["pipelines"]["logs"]["exporters"] == ["memory"]
+
+
+def test_effective_configuration_reads_back(tmp_path: Path) -> None:
+    """What `config validate` prints is a configuration, and the same one."""
+    config = load(DEFAULT_FILE, {})
+    again = parse(yaml.safe_dump(effective(config), sort_keys=False), tmp_path / "x.yaml", {})
+    assert again.components == config.components
+    assert again.pipelines == config.pipelines
+
+
+def test_examples_of_the_reference_are_valid() -> None:
+    """Every YAML block of `docs/configuration.md` is a configuration."""
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) >= 2
+    for block in blocks:
+        parse(block, Path("docs/configuration.md"), {"BACKUP_TOKEN": "x"})
 
 
 def test_find_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

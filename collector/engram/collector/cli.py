@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. The entry point of the `engram` script."""
     try:
         # Not as defaults of the parser: those would undo an option that stands before the command.
-        start = argparse.Namespace(home=None, config=None, json=False)
+        start = argparse.Namespace(home=None, config=None, set=None, json=False)
         options = _parser().parse_args(arguments, start)
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else USAGE
@@ -120,8 +120,16 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument(
         "--config",
         metavar="FILE",
+        action="append",
         default=argparse.SUPPRESS,
-        help="pipeline (ENGRAM_CONFIG, ./otel-config.yaml, built-in)",
+        help="pipeline (ENGRAM_CONFIG, ./otel-config.yaml, built-in); again: merged over it",
+    )
+    common.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=argparse.SUPPRESS,
+        help="over the files, such as processors.batch.timeout=2s (repeatable)",
     )
     common.add_argument(
         "--json", action="store_true", default=argparse.SUPPRESS, help="answer in JSON"
@@ -189,7 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     rules.add_argument(
         "--all", action="store_true", dest="all_", help="explain: every rule, not the closest"
     )
-    config = add("config", "check the configuration")
+    config = add("config", "check the configuration, and show what is in effect")
     config.add_argument("action", choices=["validate"], help="what to do")
     add("version", "the versions of Engram and its parts")
     return parser
@@ -220,9 +228,9 @@ def _positive(text: str) -> int:
 
 
 def _config(options: argparse.Namespace) -> Config:
-    from engram.collector.config import find_file, load
+    from engram.collector.config import find_files, load
 
-    return load(find_file(options.config))
+    return load(find_files(options.config), settings=options.set or ())
 
 
 def _home(options: argparse.Namespace, config: Config | None = None) -> Home:
@@ -244,7 +252,10 @@ def _home(options: argparse.Namespace, config: Config | None = None) -> Home:
 
 def _has_config(options: argparse.Namespace) -> bool:
     return bool(
-        options.config or os.environ.get("ENGRAM_CONFIG") or os.path.isfile("otel-config.yaml")
+        options.config
+        or options.set
+        or os.environ.get("ENGRAM_CONFIG")
+        or os.path.isfile("otel-config.yaml")
     )
 
 
@@ -257,8 +268,10 @@ def _up(options: argparse.Namespace) -> int:
     arguments: list[str] = []
     if options.home:
         arguments += ["--home", os.path.abspath(options.home)]
-    if options.config:
-        arguments += ["--config", os.path.abspath(options.config)]
+    for path in options.config or ():
+        arguments += ["--config", os.path.abspath(path)]
+    for setting in options.set or ():
+        arguments += ["--set", setting]
     return Supervisor(arguments, home=options.home, as_json=options.json).run()
 
 
@@ -425,11 +438,12 @@ def _config_command(options: argparse.Namespace) -> int:
     config = _config(options)
     from engram.collector.component import Kind
     from engram.collector.config import check_rules
+    from engram.collector.effective import effective
     from engram.collector.registry import factories
 
     check_rules(config)
 
-    file: Path = config.file
+    files: list[Path] = list(config.files)
     used = [
         {"kind": kind.singular, "id": str(at), "summary": factories(kind)[at.type].summary}
         for kind in Kind
@@ -438,11 +452,17 @@ def _config_command(options: argparse.Namespace) -> int:
     if options.json:
         import json
 
-        print(json.dumps({"file": str(file), "valid": True, "components": used}))
+        names = [str(file) for file in files]
+        facts = {"file": names[0], "files": names, "valid": True, "components": used}
+        print(json.dumps({**facts, "config": effective(config)}))
         return OK
-    print(f"{file} is valid")
+    import yaml
+
+    print(f"# {' + '.join(str(file) for file in files)} is valid; what runs:")
     for one in used:
-        print(f"  {one['kind']:10} {one['id']:16} {one['summary']}")
+        print(f"#   {one['kind']:10} {one['id']:20} {one['summary']}")
+    print("# what is in effect, defaults included, secrets masked:")
+    print(yaml.safe_dump(effective(config), sort_keys=False, allow_unicode=True), end="")
     return OK
 
 

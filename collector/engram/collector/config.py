@@ -12,7 +12,7 @@ import difflib
 import os
 import re
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +21,9 @@ from typing import Any, Final, Literal, TypeVar, Union, cast, get_args, get_orig
 import yaml
 
 from engram.collector.component import Checked, Kind
-from engram.collector.registry import MIB, Api, Size, factories
+from engram.collector.document import Document, Expanded, Missing, Route
+from engram.collector.exporters.settings import OtlpSender
+from engram.collector.registry import MIB, Api, OtlpReceiver, Size, factories
 from engram.exporters.errors import ConfigError, NotFound
 from engram.exporters.signals import Signal
 
@@ -31,8 +33,10 @@ DEFAULT_FILE: Final = Path(__file__).with_name("default-config.yaml")
 LOCAL_FILE: Final = "otel-config.yaml"
 """Taken from the working directory when it is there."""
 
+ENGINE_TYPES: Final = frozenset({"memory_limiter", "batch", "redaction"})
+"""Processors that are the engine's own, for all that goes into one home."""
+
 _T = TypeVar("_T")
-_Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,9 @@ class ComponentId:
 class Pipeline:
     """Which components one signal goes through."""
 
+    name: str
+    """`traces`, or `traces/name`."""
+
     signal: Signal
     receivers: tuple[ComponentId, ...]
     processors: tuple[ComponentId, ...]
@@ -66,11 +73,21 @@ class Pipeline:
 class Config:
     """A whole file, checked. Components that no pipeline uses are in here too, and do not run."""
 
-    file: Path
+    files: tuple[Path, ...]
+    """What was read, each over those before it."""
+
+    settings_given: tuple[str, ...]
+    """The `key.key=value`s that were given over the files."""
+
     components: Mapping[Kind, Mapping[ComponentId, object]]
     pipelines: tuple[Pipeline, ...]
     extensions: tuple[ComponentId, ...]
     log_level: str
+
+    @property
+    def file(self) -> Path:
+        """The first file."""
+        return self.files[0]
 
     def used(self, kind: Kind) -> tuple[ComponentId, ...]:
         """The components of a kind that run, in the order of the pipelines."""
@@ -92,6 +109,11 @@ class Config:
         return self.settings(Kind.EXTENSION, "api", Api)
 
 
+def find_files(given: Sequence[str] | None) -> list[Path]:
+    """The files named by the arguments, each over those before it, else the one of `find_file`."""
+    return [find_file(one) for one in given] if given else [find_file()]
+
+
 def find_file(given: str | os.PathLike[str] | None = None) -> Path:
     """The file named by the argument, else `ENGRAM_CONFIG`, else `./otel-config.yaml`, else ours.
 
@@ -108,26 +130,44 @@ def find_file(given: str | os.PathLike[str] | None = None) -> Path:
     return local.resolve() if local.is_file() else DEFAULT_FILE
 
 
-def load(path: Path, environ: Mapping[str, str] | None = None) -> Config:
-    """Read and check a file.
+def load(
+    paths: Path | Sequence[Path],
+    environ: Mapping[str, str] | None = None,
+    settings: Sequence[str] = (),
+) -> Config:
+    """Read and check one file, or several, each over those before it, then `key.key=value`s.
 
     Raises:
         ConfigError: with every problem found.
     """
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: cannot be read: {error}"]) from error
-    return parse(text, path, environ)
+    paths = [paths] if isinstance(paths, Path) else list(paths)
+    document = Document()
+    for path in paths:
+        document.add_file(path)
+    for text in settings:
+        document.add_setting(text)
+    return _check(document, tuple(paths), tuple(settings), environ)
 
 
 def parse(text: str, path: Path, environ: Mapping[str, str] | None = None) -> Config:
     """Check the text of a file. `path` is only for messages."""
-    reader = _Reader(path, os.environ if environ is None else environ)
-    config = reader.read(text)
-    if reader.problems:
-        raise ConfigError([text for _, text in sorted(reader.problems, key=lambda one: one[0])])
-    return config
+    document = Document()
+    document.add_text(text, str(path))
+    return _check(document, (path,), (), environ)
+
+
+def _check(
+    document: Document,
+    paths: tuple[Path, ...],
+    settings: tuple[str, ...],
+    environ: Mapping[str, str] | None,
+) -> Config:
+    reader = _Reader(document, paths, settings)
+    if not document.problems or isinstance(document.tree, dict):
+        config = reader.read(os.environ if environ is None else environ)
+        if not document.problems:
+            return config
+    raise ConfigError(document.problems)
 
 
 def check_rules(config: Config) -> None:
@@ -141,55 +181,27 @@ def check_rules(config: Config) -> None:
     check(config)
 
 
-# -- YAML, with lines, duplicates and the environment ----------------------------------------------
-
-
-class _Expanded(str):
-    """Text from the environment that was a whole value: text for a text key, else typed."""
-
-    __slots__ = ()
-
-
-class _Missing(_Expanded):
-    """What was to come from the environment and did not; its problem is noted already."""
-
-    __slots__ = ()
-
-
-_REFERENCE = re.compile(r"\$\$|\$\{([^{}]*)\}")
-_ENV = re.compile(r"(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
-
-
 class _Reader:
-    """One reading of one file: collects the problems and the line of each path."""
+    """One reading of a document: from its tree to settings, noting every problem."""
 
-    def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
-        self.path = path
-        self.environ = environ
-        self.problems: list[tuple[int, str]] = []
-        self.lines: dict[_Path, int] = {(): 1}
+    def __init__(
+        self, document: Document, paths: tuple[Path, ...], settings: tuple[str, ...]
+    ) -> None:
+        self.document = document
+        self.paths = paths
+        self.set = settings
         self.missing = 0
+        self.bad = 0
 
-    def read(self, text: str) -> Config:
+    def problem(self, route: Route, text: str) -> None:
+        """Note a problem at a route."""
+        self.bad += 1
+        self.document.problem(route, text)
+
+    def read(self, environ: Mapping[str, str]) -> Config:
         """The tree; meaningless when there are problems."""
-        empty = Config(self.path, {}, (), (), "info")
-        loader = None
-        try:
-            loader = yaml.SafeLoader(text)
-            node = loader.get_single_node()
-            top = self._plain(loader, node, (), frozenset()) if node is not None else None
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            what = getattr(error, "problem", None) or str(error)
-            line = mark.line + 1 if mark else 1
-            self.problems.append((line, f"{self.path}:{line}: not valid YAML: {what}"))
-            return empty
-        except RecursionError:
-            self.problem((), "nested too deeply")
-            return empty
-        finally:
-            if loader is not None:
-                loader.dispose()
+        empty = Config(self.paths, self.set, {}, (), (), "info")
+        top = self.document.tree
         if not isinstance(top, dict):
             self.problem(
                 (), "the file is empty or no mapping; it needs receivers, exporters, service"
@@ -203,85 +215,8 @@ class _Reader:
                 "receivers, processors, exporters, service. See otel-config.yaml in the repository",
             )
             return empty
-        return self._tree(top)
-
-    def problem(self, path: _Path, text: str) -> None:
-        """Note a problem at a path, with the line of the nearest known place above it."""
-        known = path
-        while known not in self.lines:
-            known = known[:-1]
-        line = self.lines[known]
-        where = f"{self.path}:{line}: {_dotted(path)}: " if path else f"{self.path}: "
-        self.problems.append((line, where + text))
-
-    def _plain(
-        self, loader: yaml.SafeLoader, node: yaml.Node, path: _Path, above: frozenset[int]
-    ) -> Any:
-        self.lines.setdefault(path, node.start_mark.line + 1)
-        if id(node) in above:
-            self.problem(path, "an alias that contains itself")
-            return None
-        above |= {id(node)}
-        if isinstance(node, yaml.SequenceNode):
-            return [
-                self._plain(loader, item, (*path, at), above) for at, item in enumerate(node.value)
-            ]
-        if isinstance(node, yaml.MappingNode):
-            self._duplicates(node, path)
-            loader.flatten_mapping(node)
-            found: dict[str, Any] = {}
-            for key_node, value_node in node.value:
-                key = str(key_node.value)
-                self.lines[(*path, key)] = key_node.start_mark.line + 1
-                found[key] = self._plain(loader, value_node, (*path, key), above)
-            return found
-        try:
-            value = loader.construct_object(node)
-        except (yaml.YAMLError, ValueError) as error:
-            self.problem(path, f"cannot be read: {error}")
-            return None
-        return self._expand(value, path) if isinstance(value, str) else value
-
-    def _duplicates(self, node: yaml.MappingNode, path: _Path) -> None:
-        seen: dict[str, int] = {}
-        for key_node, _ in node.value:
-            key, line = str(key_node.value), key_node.start_mark.line + 1
-            if key in seen and key != "<<":
-                self.lines[(*path, key)] = line
-                self.problem((*path, key), f"given twice, first in line {seen[key]}")
-            seen.setdefault(key, line)
-
-    def _expand(self, text: str, path: _Path) -> str:
-        whole = _REFERENCE.fullmatch(text)
-        if whole and whole[0] != "$$":
-            before = len(self.problems)
-            found = self._lookup(whole[1], path)
-            return _Expanded(found) if len(self.problems) == before else _Missing()
-        return _REFERENCE.sub(
-            lambda found: "$" if found[0] == "$$" else self._lookup(found[1], path), text
-        )
-
-    def _lookup(self, reference: str, path: _Path) -> str:
-        match = _ENV.fullmatch(reference)
-        if match is None:
-            self.problem(
-                path,
-                f"${{{reference}}} is not understood; write ${{env:NAME}} or "
-                "${env:NAME:-default}",
-            )
-            return ""
-        value = self.environ.get(match[1])
-        if value:
-            return value
-        if match[2] is not None:
-            return match[2]
-        if value is None:
-            self.problem(
-                path,
-                f"the environment variable {match[1]} is not set; "
-                f"set it, or give a default: ${{env:{match[1]}:-...}}",
-            )
-        return ""
+        self.document.expand(environ)
+        return self._tree(self.document.tree)
 
     # -- the sections ------------------------------------------------------------------------------
 
@@ -301,7 +236,8 @@ class _Reader:
             if isinstance(top.get(kind.value) or {}, dict)
         }
         config = Config(
-            self.path,
+            self.paths,
+            self.set,
             components,
             self._pipelines(service, declared),
             self._references(
@@ -309,7 +245,7 @@ class _Reader:
             ),
             self._log_level(service),
         )
-        if not self.problems:
+        if not self.document.problems:
             self._one_home(config)
         return config
 
@@ -326,7 +262,7 @@ class _Reader:
         return found
 
     def _log_level(self, service: dict[str, Any]) -> str:
-        path: _Path = ("service", "telemetry")
+        path: Route = ("service", "telemetry")
         telemetry = self._mapping(service.get("telemetry"), path)
         self._unknown_keys(telemetry, ["logs"], path)
         logs = self._mapping(telemetry.get("logs"), (*path, "logs"))
@@ -337,8 +273,8 @@ class _Reader:
     def _pipelines(
         self, service: dict[str, Any], declared: dict[Kind, list[str]]
     ) -> tuple[Pipeline, ...]:
-        found: dict[Signal, Pipeline] = {}
-        base: _Path = ("service", "pipelines")
+        found: dict[str, Pipeline] = {}
+        base: Route = ("service", "pipelines")
         for key, body in self._mapping(service.get("pipelines"), base).items():
             path = (*base, key)
             at = ComponentId.parse(key)
@@ -355,24 +291,18 @@ class _Reader:
             for kind in (Kind.RECEIVER, Kind.EXPORTER):
                 if not parts.get(kind.value):
                     self.problem(path, f"a pipeline needs at least one {kind.singular}")
-            signal = Signal(at.type)
-            if signal in found:
-                self.problem(
-                    path, f"a second pipeline for {signal}; one for each signal is supported"
-                )
-                continue
-            found[signal] = Pipeline(
-                signal, ids[Kind.RECEIVER], ids[Kind.PROCESSOR], ids[Kind.EXPORTER]
+            found[key] = Pipeline(
+                key, Signal(at.type), ids[Kind.RECEIVER], ids[Kind.PROCESSOR], ids[Kind.EXPORTER]
             )
         for signal in Signal:
-            if service and signal not in found:
+            if service and signal not in [one.signal for one in found.values()]:
                 self.problem(
                     base, f"no pipeline for {signal}; traces, logs and metrics are kept together"
                 )
         return tuple(found.values())
 
     def _references(
-        self, body: Any, path: _Path, kind: Kind, declared: dict[Kind, list[str]]
+        self, body: Any, path: Route, kind: Kind, declared: dict[Kind, list[str]]
     ) -> tuple[ComponentId, ...]:
         if body is None:
             return ()
@@ -391,41 +321,76 @@ class _Reader:
         return tuple(found)
 
     def _one_home(self, config: Config) -> None:
-        """What a home can mean: one store, and one way of treating what goes into it.
+        """What a home can mean: one store, and one way into it for each signal.
 
-        A commit holds records of all three signals, so receiver, processors and `memory` exporter
-        belong to the home: all pipelines list the same. `debug` may be in any of them.
+        A commit holds records of all three signals, so the receiver, the `memory` exporter and the
+        processors that are the engine's own belong to the home: every pipeline into memory lists
+        the same. Other processors and exporters are each pipeline's.
         """
-        base: _Path = ("service", "pipelines")
-        first = config.pipelines[0]
+        base: Route = ("service", "pipelines")
+        into = [one for one in config.pipelines if "memory" in [at.type for at in one.exporters]]
+        for signal in Signal:
+            names = [one.name for one in into if one.signal is signal]
+            if not names:
+                self.problem(base, f"no pipeline of {signal} lists the memory exporter")
+            elif len(names) > 1:
+                self.problem(
+                    (*base, names[1], "exporters"),
+                    f"memory is listed in {names[0]} already; one pipeline of {signal} fills it",
+                )
         for pipeline in config.pipelines:
-            path = (*base, pipeline.signal.value)
-            memories = [at for at in pipeline.exporters if at.type == "memory"]
-            if len(memories) != 1:
-                self.problem((*path, "exporters"), "exactly one memory exporter must be listed")
-            for kind, mine, others in (
-                (Kind.RECEIVER, pipeline.receivers, first.receivers),
-                (Kind.PROCESSOR, pipeline.processors, first.processors),
-                (
-                    Kind.EXPORTER,
-                    tuple(memories),
-                    tuple(at for at in first.exporters if at.type == "memory"),
-                ),
-            ):
-                if set(mine) != set(others):
+            self._one_pipeline(config, pipeline)
+        if not into:
+            return
+        first = into[0]
+        for pipeline in config.pipelines:
+            same = [(Kind.RECEIVER, pipeline.receivers, first.receivers)]
+            if pipeline in into:
+                for kind, types_ in ((Kind.PROCESSOR, ENGINE_TYPES), (Kind.EXPORTER, {"memory"})):
+                    mine, theirs = (
+                        tuple(at for at in getattr(one, kind.value) if at.type in types_)
+                        for one in (pipeline, first)
+                    )
+                    same.append((kind, mine, theirs))
+            for kind, mine, theirs in same:
+                if set(mine) != set(theirs):
                     self.problem(
-                        (*path, kind.value),
-                        f"must list the same as in {first.signal} "
-                        f"({', '.join(map(str, others)) or 'none'}): signals commit together",
+                        (*base, pipeline.name, kind.value),
+                        f"must list the same as in {first.name} "
+                        f"({', '.join(map(str, theirs)) or 'none'}): signals commit together",
                     )
         for kind in (Kind.RECEIVER, Kind.PROCESSOR, Kind.EXTENSION):
-            types_ = [at.type for at in config.used(kind)]
-            for doubled in sorted({one for one in types_ if types_.count(one) > 1}):
-                self.problem(("service",), f"one {doubled} {kind.singular} can run, not two")
+            named = [at.type for at in config.used(kind)]
+            for doubled in sorted({one for one in named if named.count(one) > 1}):
+                if kind is not Kind.PROCESSOR or doubled in ENGINE_TYPES:
+                    self.problem(("service",), f"one {doubled} {kind.singular} can run, not two")
+
+    def _one_pipeline(self, config: Config, pipeline: Pipeline) -> None:
+        base: Route = ("service", "pipelines", pipeline.name)
+        types_ = [at.type for at in pipeline.exporters]
+        if types_.count("memory") > 1:
+            self.problem((*base, "exporters"), "one memory exporter can be listed, not two")
+        if "debug" in types_ and "memory" not in types_:
+            self.problem(
+                (*base, "exporters"), "debug says what memory stored; list it beside memory"
+            )
+        for number, at in enumerate(pipeline.processors):
+            if at.type == "probabilistic_sampler" and pipeline.signal is Signal.METRICS:
+                self.problem(
+                    (*base, "processors", number), f"{at} samples traces and logs, no metrics"
+                )
+        receiver = config.settings(Kind.RECEIVER, "otlp", OtlpReceiver) or OtlpReceiver()
+        for number, at in enumerate(pipeline.exporters):
+            settings = config.components[Kind.EXPORTER].get(at)
+            if isinstance(settings, OtlpSender) and settings.reaches(receiver.ports()):
+                self.problem(
+                    (*base, "exporters", number),
+                    f"{at} would send to the receiver of this file, round and round",
+                )
 
     # -- values ------------------------------------------------------------------------------------
 
-    def _mapping(self, body: Any, path: _Path) -> dict[str, Any]:
+    def _mapping(self, body: Any, path: Route) -> dict[str, Any]:
         if body is None:
             return {}
         if isinstance(body, dict):
@@ -433,18 +398,18 @@ class _Reader:
         self.problem(path, f"must be a mapping, not {_kind_of(body)}")
         return {}
 
-    def _unknown_keys(self, body: Mapping[str, Any], known: Iterable[str], path: _Path) -> None:
+    def _unknown_keys(self, body: Mapping[str, Any], known: Iterable[str], path: Route) -> None:
         known = list(known)
         for key in body:
             if key not in known:
                 self.problem((*path, key), f"unknown key{_nearest(key, known)}")
 
-    def _dataclass(self, config: type[_T], body: Any, path: _Path) -> _T | None:
+    def _dataclass(self, config: type[_T], body: Any, path: Route) -> _T | None:
         given = self._mapping(body, path)
         fields = {one.name: one for one in dataclasses.fields(config)}  # type: ignore[arg-type]
         self._unknown_keys(given, fields, path)
         hints = get_type_hints(config)
-        before = len(self.problems) + self.missing
+        before = self.bad + self.missing
         values: dict[str, Any] = {}
         for name in fields:
             nested = _nested(hints[name])
@@ -456,25 +421,29 @@ class _Reader:
                 )
             elif nested and given and type(None) in get_args(hints[name]):
                 values[name] = None  # as `protocols: {http:}`: what is not listed is off
-        if len(self.problems) + self.missing > before:
+        if self.bad + self.missing > before:
             return None
         made = config(**values)
         if isinstance(made, Checked):
             for text in made.problems():
                 key, colon, rest = text.partition(": ")
-                head = re.match(r"\w+", key)
-                inside = bool(colon) and head is not None and head[0] in fields
-                self.problem((*path, key) if inside else path, rest if inside else text)
+                steps = _steps(key)
+                inside = bool(colon) and bool(steps) and steps[0] in fields
+                self.problem((*path, *steps) if inside else path, rest if inside else text)
         return made
 
-    def _value(self, hint: Any, value: Any, path: _Path) -> Any:
-        if isinstance(value, _Missing):
+    def _value(self, hint: Any, value: Any, path: Route) -> Any:
+        if isinstance(value, Missing):
             self.missing += 1
             return None
-        if isinstance(value, _Expanded):
+        if isinstance(value, Expanded):
             if hint is str or str in get_args(hint):
                 return str(value)
             value = _from_text(value)
+        if hint is Any:
+            return _typed(value)
+        if dataclasses.is_dataclass(hint):
+            return self._dataclass(cast(type[Any], hint), value, path)
         origin = get_origin(hint)
         if origin in (Union, types.UnionType):
             if value is None:
@@ -493,11 +462,24 @@ class _Reader:
                 return ()
             item = get_args(hint)[0]
             return tuple(self._value(item, one, (*path, at)) for at, one in enumerate(value))
+        if origin is not None and get_args(hint)[1] is str:
+            given = self._mapping(value, path)
+            return {key: self._as_text(one, (*path, key)) for key, one in given.items()}
         if origin is not None:  # Mapping[str, Any]
             return _typed(self._mapping(value, path))
         return self._scalar(hint, value, path)
 
-    def _scalar(self, hint: Any, value: Any, path: _Path) -> Any:
+    def _as_text(self, value: Any, path: Route) -> str:
+        """Text as it was written, numbers and truth values too; from the environment untyped."""
+        if isinstance(value, Missing):
+            self.missing += 1
+        elif isinstance(value, bool):
+            return str(value).lower()
+        elif not isinstance(value, str | int | float):
+            self.problem(path, f"must be text, not {_kind_of(value)}")
+        return str(value)
+
+    def _scalar(self, hint: Any, value: Any, path: Route) -> Any:
         name, read = _SCALARS[hint]
         try:
             return read(value)
@@ -512,7 +494,7 @@ def _typed(value: Any) -> Any:
         return {key: _typed(one) for key, one in value.items()}
     if isinstance(value, list):
         return [_typed(one) for one in value]
-    return _from_text(value) if isinstance(value, _Expanded) else value
+    return _from_text(value) if isinstance(value, Expanded) else value
 
 
 def _from_text(text: str) -> Any:
@@ -539,6 +521,12 @@ def _integer(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError
     return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError
+    return float(value)
 
 
 _SECONDS = {
@@ -595,12 +583,23 @@ _SCALARS: Final[dict[Any, tuple[str, Callable[[Any], Any]]]] = {
     str: ("text", _text),
     bool: ("true or false", _truth),
     int: ("a whole number", _integer),
+    float: ("a number", _number),
     timedelta: ("a duration such as 200ms, 1s or 5m", duration),
     Size: ("a size such as 67108864 or 64MiB", size),
 }
 
 
+def _steps(key: str) -> Route:
+    """`a[0].b` as a route; nothing when it is none."""
+    if not re.fullmatch(r"\w+(?:\[\d+\]|\.\w+)*", key):
+        return ()
+    parts = re.findall(r"(\w+)|\[(\d+)\]", key)
+    return tuple(int(index) if index else name for name, index in parts)
+
+
 def _nested(hint: Any) -> type | None:
+    if get_origin(hint) is tuple:
+        return None
     for one in (hint, *get_args(hint)):
         if isinstance(one, type) and dataclasses.is_dataclass(one):
             return one
@@ -612,13 +611,6 @@ def _nearest(name: str, known: Iterable[str], word: str = "supported") -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f", did you mean {close[0]!r}?" if close else ""
     return f"{hint} ({word}: {', '.join(known) or 'none'})"
-
-
-def _dotted(path: _Path) -> str:
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
 
 
 def _kind_of(value: Any) -> str:

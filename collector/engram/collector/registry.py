@@ -14,6 +14,8 @@ from datetime import timedelta
 from typing import Any, Final, Literal, NewType
 
 from engram.collector.component import Factory, Kind
+from engram.collector.exporters.settings import FileSender, OtlpGrpc, OtlpHttp
+from engram.collector.processors.settings import Attributes, Filter, Resource, Sampler, Transform
 
 Size = NewType("Size", int)
 """Bytes. In the file a number, or text such as `64MiB`."""
@@ -116,6 +118,11 @@ class OtlpReceiver:
 
     protocols: Protocols = field(default_factory=Protocols)
     """The doors."""
+
+    def ports(self) -> set[int]:
+        """The ports that are listened on; a free one is not known yet."""
+        doors = (self.protocols.grpc, self.protocols.http)
+        return {split_endpoint(one.endpoint)[1] for one in doors if one is not None} - {0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,17 +258,48 @@ class Api:
         yield from _endpoint_problems(self.endpoint)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthCheck:
+    """Settings of the `health_check` extension: whether `engram collect` takes telemetry."""
+
+    endpoint: str = "127.0.0.1:13133"
+    """Where to listen. Port 0 takes a free one. Loopback only."""
+
+    path: str = "/"
+    """The path that answers 200 or 503."""
+
+    def problems(self) -> Iterator[str]:
+        """Say what is wrong."""
+        yield from _endpoint_problems(self.endpoint)
+        if not self.path.startswith("/"):
+            yield f"path: {self.path!r} must begin with /"
+
+
 FACTORIES: Final = (
     Factory(Kind.RECEIVER, "otlp", OtlpReceiver, "takes OTLP over gRPC and HTTP"),
     Factory(Kind.PROCESSOR, "memory_limiter", MemoryLimiter, "refuses before memory runs out"),
     Factory(Kind.PROCESSOR, "batch", Batch, "how often the lake commits"),
     Factory(Kind.PROCESSOR, "redaction", Redaction, "masks secrets before they can be queried"),
+    Factory(Kind.PROCESSOR, "attributes", Attributes, "changes attributes of records"),
+    Factory(Kind.PROCESSOR, "resource", Resource, "changes attributes of resources"),
+    Factory(Kind.PROCESSOR, "filter", Filter, "drops what meets a condition"),
+    Factory(Kind.PROCESSOR, "transform", Transform, "changes records by statements of OTTL"),
+    Factory(Kind.PROCESSOR, "probabilistic_sampler", Sampler, "keeps a share of the traces"),
     Factory(Kind.EXPORTER, "memory", MemoryExporter, "records and memories into the lake"),
     Factory(Kind.EXPORTER, "debug", DebugExporter, "counts of each batch, in the log"),
+    Factory(Kind.EXPORTER, "otlp", OtlpGrpc, "sends on by OTLP over gRPC"),
+    Factory(Kind.EXPORTER, "otlphttp", OtlpHttp, "sends on by OTLP over HTTP"),
+    Factory(Kind.EXPORTER, "file", FileSender, "appends OTLP/JSON lines to a file"),
     Factory(Kind.EXTENSION, "api", Api, "the page and REST reads (engram serve)"),
+    Factory(Kind.EXTENSION, "health_check", HealthCheck, "says by HTTP whether collect works"),
 )
 
 
+_ALIASES: Final = {Kind.EXPORTER: {"otlp_grpc": "otlp", "otlp_http": "otlphttp"}}
+"""Newer names that the Collector has for the same types."""
+
+
 def factories(kind: Kind) -> dict[str, Factory]:
-    """The component types of one section, by name."""
-    return {factory.type: factory for factory in FACTORIES if factory.kind is kind}
+    """The component types of one section, by name; also by their other names."""
+    found = {factory.type: factory for factory in FACTORIES if factory.kind is kind}
+    return found | {alias: found[name] for alias, name in _ALIASES.get(kind, {}).items()}

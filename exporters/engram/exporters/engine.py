@@ -31,10 +31,11 @@ from typing import TYPE_CHECKING, Any, Final
 from engram.exporters import files
 from engram.exporters.careful import CarefulReplay
 from engram.exporters.errors import BadRequest, HomeBusy, Overloaded, StoreError, TooLarge
+from engram.exporters.follow import Follower
 from engram.exporters.home import Home
 from engram.exporters.inflate import inflate
 from engram.exporters.otlp.check import check
-from engram.exporters.signals import Admission, Encoding, Signal
+from engram.exporters.signals import Admission, Encoding, Process, Signal
 from engram.exporters.wal import Entry, Wal
 
 if TYPE_CHECKING:
@@ -90,6 +91,9 @@ class EngineSettings:
     rules: Sequence[Mapping[str, Any]] = ()
     """The operator's rules, before the shipped ones."""
 
+    process: Process | None = None
+    """What stands between the log and the decoder; None when nothing does, and nothing is paid."""
+
 
 @dataclass(slots=True)
 class Counters:
@@ -105,6 +109,8 @@ class Counters:
     quarantined: int = 0
     rule_failures: int = 0
     commit_failures: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Records that an operator's processors dropped, by processor."""
     started_ns: int = field(default_factory=time.time_ns)
 
 
@@ -131,6 +137,10 @@ class Engine:
         self._failure: BaseException | None = None
         self._resident = 0
         self._careful = CarefulReplay(home.wal)
+        self._dropped: dict[str, int] = {}
+        self._followers: list[Follower] = []
+        self.reports: dict[str, Callable[[], Any]] = {}
+        """What else `status` says, by name: of parts that stand behind the log too."""
         self._hashes: dict[str, RecentHashes] = {}
         self._inflated = _Inflated()
         self._rules_version = ""
@@ -148,6 +158,8 @@ class Engine:
         self.home.create()
         self._lock()
         self._wal.open(self._careful.last_committed())
+        for follower in self._followers:
+            follower.open()
         for name, run in (("committer", self._commit_loop), ("pipeline", self._pipeline_loop)):
             thread = threading.Thread(target=self._guard, args=(run,), name=name, daemon=True)
             thread.start()
@@ -172,6 +184,15 @@ class Engine:
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         if not self._threads:  # else the lock stays: a late commit must not meet another writer
             self._unlock()
+
+    def follow(self, name: str, signals: frozenset[Signal]) -> Follower:
+        """A reader of the log with a position of its own. Before `start`.
+
+        What it has not read yet is kept for it, within the log's limit.
+        """
+        follower = Follower(self._wal, self.home.wal / f"{name}.position", signals)
+        self._followers.append(follower)
+        return follower
 
     def _guard(self, run: Callable[[], None]) -> None:
         try:
@@ -377,6 +398,7 @@ class Engine:
             "rules_version": self._rules_version or None,
             "failure": str(self._failure) if self._failure else None,
             "damaged": list(self._wal.damaged),
+            **{name: report() for name, report in list(self.reports.items())},
             **{
                 name: getattr(counters, name) for name in Counters.__slots__ if name != "started_ns"
             },
@@ -441,6 +463,7 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - one request of many is to blame
             _log.warning("a batch made no columns, its requests are tried one by one: %s", error)
             decoder.clear()
+            self._dropped.clear()
             self._one_by_one(start, position, decoder, rules)
         return position
 
@@ -460,6 +483,7 @@ class Engine:
                 self._hand_over(entry.end, decoder, rules)
             except Exception as error:  # noqa: BLE001 - that was the one
                 decoder.clear()
+                self._dropped.clear()
                 self._quarantine(entry, f"{type(error).__name__}: {error}")
         self._hand_over(end, decoder, rules)
 
@@ -474,7 +498,10 @@ class Engine:
                 raw = self._inflated.take(entry.end) or inflate(
                     entry.body, entry.encoding, self.settings.max_request_bytes
                 )
-                decoder.add(entry.signal, raw)
+                if self.settings.process is None:
+                    decoder.add(entry.signal, raw)
+                else:
+                    self._process(self.settings.process, entry, raw, decoder)
             except Exception as error:  # noqa: BLE001 - whatever it is, the road goes on
                 if last + 1 == _DECODE_TRIES:
                     self._quarantine(entry, f"{type(error).__name__}: {error}")
@@ -482,6 +509,17 @@ class Engine:
                 return len(raw)
         self._careful.after()
         return 0
+
+    def _process(self, process: Process, entry: Entry, raw: bytes, decoder: Decoder) -> None:
+        done = process(entry.signal, raw)
+        if done.body:
+            decoder.add(entry.signal, done.body)
+        for name, count in done.dropped.items():  # counted when the batch is handed over
+            self._dropped[name] = self._dropped.get(name, 0) + count
+
+    def quarantine(self, entry: Entry, why: str) -> None:
+        """Keep a request aside that somebody behind the log could not use."""
+        self._quarantine(entry, why)
 
     def _quarantine(self, entry: Entry, why: str) -> None:
         name = f"{entry.position:020d}.{entry.signal}.{entry.encoding}"
@@ -491,9 +529,7 @@ class Engine:
             json.dumps({"why": why, "received_ns": entry.received_ns, "position": entry.position})
         )
         self.counters.quarantined += 1
-        _log.error(
-            "a %s request could not be decoded and is kept in %s: %s", entry.signal, path, why
-        )
+        _log.error("a %s request could not be used and is kept in %s: %s", entry.signal, path, why)
 
     def _hand_over(self, position: int, decoder: Decoder, rules: Rules) -> None:
         from engram.exporters.lake.writer import Batch
@@ -516,6 +552,9 @@ class Engine:
         # Only now: after a failure above, the same records come again and must still be new.
         for table, mask in new.items():
             self._hashes[table].add(hashes[table][mask])
+        for name, count in self._dropped.items():
+            self.counters.dropped[name] = self.counters.dropped.get(name, 0) + count
+        self._dropped.clear()
         while not self._stop.is_set():
             with contextlib.suppress(queue.Full):
                 self._batches.put(batch, timeout=0.25)
@@ -566,6 +605,7 @@ class Engine:
                 recent.add(hashes[recent.new(hashes)])
                 self._hashes[table] = recent
             self._committed = lake.position
+            self._wal.release(min(lake.position, self._wal.end))
             self._ready.set()
             self._maintain_and_commit(lake)
         finally:

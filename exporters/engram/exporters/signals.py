@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -47,5 +48,28 @@ class Intake(Protocol):
         MUST NOT acknowledge before. Inflating and checking run in the calling thread.
         MUST raise, before anything is written: `BadRequest` (undecodable), `TooLarge` (over the
         limit once inflated), `Overloaded` (no room now). MAY be called from any thread.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Processed:
+    """What processors made of an OTLP request."""
+
+    body: bytes
+    """The request, inflated. Empty when no record is left."""
+
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """Spans, log records and metric points that each processor dropped."""
+
+
+class Process(Protocol):
+    """What stands between the log and the decoder, when an operator wants it."""
+
+    def __call__(self, signal: Signal, body: bytes) -> Processed:
+        """Change an inflated request.
+
+        MUST depend on the request alone: the log is replayed after a crash, and the same rows must
+        come out. MAY raise: the request is then kept in quarantine.
         """
         ...

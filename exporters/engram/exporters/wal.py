@@ -70,13 +70,17 @@ def _name(position: int) -> str:
 
 
 class Wal:
-    """The log of one home. `append` from any thread; `read` from one.
+    """The log of one home. `append` and `read` from any thread.
+
+    A `Hold` keeps segments for a reader that is behind the lake, such as an exporter whose remote
+    is down. Holds never make the log longer than its limit: the oldest requests are taken from the
+    slowest reader instead, and counted.
 
     | thread | may |
     |---|---|
-    | any | `append`, `end`, `backlog` |
+    | any | `append`, `read`, `end`, `backlog` |
     | the log's own | write and sync segments |
-    | the pipeline's | `read`, `release` |
+    | the committer's | `release` |
     """
 
     def __init__(
@@ -97,6 +101,7 @@ class Wal:
         self._size = 0
         self._queued_bytes = 0
         self._released = 0
+        self._holds: list[Hold] = []
         self.end = 0
         """Position behind the last durable record."""
         self.damaged: list[str] = []
@@ -113,7 +118,7 @@ class Wal:
         segments = self._segments()
         end = committed
         if segments:
-            self._released = segments[0]
+            self._released = max(segments[0], committed)  # before it, segments are only held
             last = segments[-1]
             path = self._folder / _name(last)
             raw = path.read_bytes()
@@ -287,19 +292,69 @@ class Wal:
             file.seek(at - start)
             rest = file.read(stop - at)
             skip = _next_sound(rest) or stop - at  # nothing at all: the file is too short
-            self.damaged.append(
+            text = (
                 f"{skip} bytes at log position {at} in {_name(start)} are damaged and were skipped"
             )
+            if text not in self.damaged:  # another reader may have said so
+                self.damaged.append(text)
             at += skip
             file.seek(at - start)
 
     def release(self, position: int) -> None:
-        """Remove the segments that end at or before `position`; the lake holds them durably."""
+        """Remove the segments that end at or before `position`; the lake holds them durably.
+
+        Segments that a `Hold` needs stay, as long as the log is within its limit.
+        """
         segments = self._segments()
-        gone = [start for start, following in pairwise(segments) if following <= position]
+        self._take_from_slow(segments)
+        kept = min([position, *(hold.position for hold in self._holds)])
+        gone = [start for start, following in pairwise(segments) if following <= kept]
         for start in gone:
             (self._folder / _name(start)).unlink()
         self._released = max(self._released, position)
+
+    # ------------------------------------------------------------------ slow readers
+
+    def hold(self, hold: Hold) -> None:
+        """Keep what a reader has not read yet, from now on. Before `open`, or nothing is sure."""
+        self._holds.append(hold)
+
+    def oldest(self) -> int:
+        """The position of the oldest request that may still be read."""
+        return min(self._segments(), default=self.end)
+
+    def _take_from_slow(self, segments: list[int]) -> None:
+        """Move holds forward that alone make the log longer than its limit."""
+        needed = self.end - self._max_bytes
+        first = next((start for start in segments if start >= needed), self.end)
+        for hold in self._holds:
+            if hold.position < needed:
+                lost = self.read(hold.position, first)
+                hold.skip(first, sum(entry.signal in hold.signals for entry in lost))
+
+
+class Hold:
+    """How far one reader of the log has come. Moved by the reader, and by the log when it must."""
+
+    def __init__(self, position: int, signals: frozenset[Signal]) -> None:
+        self._lock = threading.Lock()
+        self.signals = signals
+        """What it reads; other requests are not missed when they are skipped."""
+        self.position = position
+        """Everything from here on is kept for it."""
+        self.lost = 0
+        """Requests that were taken from it because it was too slow."""
+
+    def advance(self, position: int) -> None:
+        """The reader is done with everything before a position."""
+        with self._lock:
+            self.position = max(self.position, position)
+
+    def skip(self, position: int, lost: int) -> None:
+        """The log gives up what is before a position."""
+        with self._lock:
+            self.position = max(self.position, position)
+            self.lost += lost
 
 
 def _parse_head(head: bytes) -> tuple[int, int, int, int, int] | None:

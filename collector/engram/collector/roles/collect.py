@@ -15,6 +15,9 @@ from typing import Final, Protocol
 from engram.collector.component import Component, Kind
 from engram.collector.config import Config, check_rules
 from engram.collector.debug import DebugReporter
+from engram.collector.exporters.build import forwarders
+from engram.collector.health import HealthServer
+from engram.collector.processors.chain import for_memory
 from engram.collector.receivers import (
     OtlpGrpcConfig,
     OtlpGrpcReceiver,
@@ -25,6 +28,7 @@ from engram.collector.registry import (
     MIB,
     Batch,
     DebugExporter,
+    HealthCheck,
     MemoryExporter,
     MemoryLimiter,
     OtlpReceiver,
@@ -84,10 +88,19 @@ def run(home: Home, config: Config, supervised: Supervised) -> int:
     gc.set_threshold(_GC_OBJECTS, 20, 100)
     _bound_heap()
     engine = Engine(home, engine_settings(config))
+    sending = list(forwarders(config, engine))  # before the start: the log keeps what they need
     endpoints: dict[str, str] = {}
     with ExitStack() as running:  # stops in the reverse order: receivers first, then the engine
+        health = health_server(config, engine)
+        if health is not None:
+            health.start()
+            running.callback(health.shutdown)
         engine.start()
         running.callback(engine.shutdown, _DRAIN_S)
+        for forwarder in sending:
+            forwarder.start()
+            running.callback(forwarder.shutdown)
+        engine.reports["exporters"] = lambda: {one.name: one.status() for one in sending}
         control = ControlServer(engine)
         control.start()
         running.callback(control.shutdown)
@@ -100,10 +113,16 @@ def run(home: Home, config: Config, supervised: Supervised) -> int:
             host = endpoint.rpartition(":")[0]
             endpoints[name] = f"http://{host}:{receiver.port}"
         _LOG.info("collecting into %s from %s", home.root, ", ".join(endpoints.values()))
+        if health is not None:
+            host = health.endpoint.rpartition(":")[0]
+            endpoints["health_check"] = f"http://{host}:{health.port}"
+            health.ready()
+            running.callback(health.stopping)
         supervised.ready(
             {
                 "home": str(home.root),
-                "config": str(config.file),
+                "config": [str(path) for path in config.files],
+                "set": list(config.settings_given),
                 "endpoints": endpoints,
                 "api": config.api is not None,
             }
@@ -123,6 +142,12 @@ def debug_reporters(home: Home, config: Config) -> Iterator[DebugReporter]:
         if isinstance(settings, DebugExporter):
             signals = frozenset(one.signal for one in config.pipelines if at in one.exporters)
             yield DebugReporter(home, settings, signals)
+
+
+def health_server(config: Config, engine: Engine) -> HealthServer | None:
+    """The `health_check` extension, when the service lists it."""
+    settings = config.settings(Kind.EXTENSION, "health_check", HealthCheck)
+    return None if settings is None else HealthServer(settings, lambda: engine.failure is None)
 
 
 def _bound_heap() -> None:
@@ -150,6 +175,7 @@ def engine_settings(config: Config) -> EngineSettings:
         compact_interval_s=memory.compact_interval.total_seconds(),
         redaction=asdict(redaction) if redaction else None,
         rules=rules_of(config),
+        process=for_memory(config),
     )
 
 

@@ -201,7 +201,10 @@ class Supervisor:
             return
         if child.name == "collect":
             self._home = str(facts["home"])
-            self._common = ["--home", self._home, "--config", str(facts["config"])]
+            self._common = ["--home", self._home]
+            for option, given in (("--config", facts["config"]), ("--set", facts["set"])):
+                for text in given:
+                    self._common += [option, str(text)]
             child.arguments = [*self._common, "collect"]
             self._start(self._add("learn", [], essential=False))
             if facts.get("api"):
@@ -267,7 +270,12 @@ def banner(home: str, endpoints: dict[str, str]) -> str:
     """What to do next, ready to be copied."""
     otlp = endpoints.get("otlp_http") or endpoints.get("otlp_grpc") or ""
     protocol = "http/protobuf" if "otlp_http" in endpoints else "grpc"
-    names = {"otlp_http": "OTLP/HTTP", "otlp_grpc": "OTLP/gRPC", "api": "page"}
+    names = {
+        "otlp_http": "OTLP/HTTP",
+        "otlp_grpc": "OTLP/gRPC",
+        "api": "page",
+        "health_check": "health",
+    }
     where = [f"  {names.get(key, key):10} {url}" for key, url in endpoints.items()]
     return "\n".join(
         [
