@@ -17,7 +17,8 @@ from engram.exporters.embedding.codes import DIMS
 from engram.exporters.embedding.static import StaticEmbedder
 from engram.exporters.errors import BadRequest, NotFound
 from engram.exporters.home import Home
-from engram.exporters.index import IndexReader, Match, words
+from engram.exporters.index_read import IndexReader, Match
+from engram.exporters.words import asked
 from engram.learning.indexer import Indexer
 from engram.learning.search import Searcher, fuse, search, vector_weight
 
@@ -143,7 +144,7 @@ def test_an_id_beats_what_only_sounds_alike(home: Home, lake: Lake) -> None:
     )
     index(home)
     assert search(home, "order 4711x")[0].title == "shipment note"
-    assert vector_weight(["4711x", "order"]) < vector_weight(["order"])
+    assert vector_weight(asked("order 4711x")) < vector_weight(asked("order"))
 
 
 @pytest.fixture(scope="module")
@@ -201,11 +202,11 @@ def test_fusing_nothing_is_nothing() -> None:
     """And one-sided results keep their order."""
     assert fuse([], 3.0) == []
     only_text = [Match("a", "a", None, 1.0, 0.0), Match("b", "b", None, 2.0, 0.0)]
-    assert [match.id for _, match in fuse(only_text, 3.0)] == ["b", "a"]
+    assert [match.id for _, _, match in fuse(only_text, 3.0)] == ["b", "a"]
     only_vector = [Match("a", "a", None, 0.0, 0.1), Match("b", "b", None, 0.0, 0.2)]
     fused = fuse(only_vector, 3.0)
-    assert [match.id for _, match in fused] == ["b", "a"]
-    assert [score for score, _ in fused] == pytest.approx([1.0, 0.5])
+    assert [match.id for _, _, match in fused] == ["b", "a"]
+    assert [score for _, score, _ in fused] == pytest.approx([1.0, 0.5])
 
 
 # -- the quality gate ------------------------------------------------------------------------------
@@ -229,7 +230,9 @@ def test_search_is_good_enough(home: Home, lake: Lake, name: str) -> None:
     def mrr(score: Callable[[str, list[Match]], list[tuple[float, Match]]]) -> float:
         total = 0.0
         for query in data["queries"]:
-            matches = reader.matches(words(query["text"]), embedder.embed([query["text"]])[0], 50)
+            matches = reader.matches(
+                list(asked(query["text"])), embedder.embed([query["text"]])[0], 50
+            )
             ranked = [
                 places[match.id]
                 for value, match in sorted(
@@ -243,7 +246,12 @@ def test_search_is_good_enough(home: Home, lake: Lake, name: str) -> None:
 
     text = mrr(lambda _, matches: [(match.text_score, match) for match in matches])
     vector = mrr(lambda _, matches: [(match.vector_score, match) for match in matches])
-    hybrid = mrr(lambda query, matches: fuse(matches, vector_weight(words(query))))
+    hybrid = mrr(
+        lambda query, matches: [
+            (by_text + by_vector, match)
+            for by_text, by_vector, match in fuse(matches, vector_weight(asked(query)))
+        ]
+    )
     assert hybrid >= max(text, vector), f"text {text:.3f}, vector {vector:.3f}, hybrid {hybrid:.3f}"
     vector_floor, hybrid_floor = FLOORS[name]
     assert vector >= vector_floor
