@@ -79,9 +79,9 @@ def schema(dims: int = DIMS) -> pa.Schema:
 
     zstd = {"lance-encoding:compression": "zstd"}
     text = zstd | {
-        # Blocks of 128 kB of words: 230 bytes a row where LanceDB's default takes 480.
+        # Blocks of 1 MB of words: 137 bytes a row, 153 at 128 kB, twice that at the default.
         "lance-encoding:structural-encoding": "miniblock",
-        "lance-encoding:minichunk-size": "131072",
+        "lance-encoding:minichunk-size": "1048576",
         "lance-encoding:compression-level": "3",
     }
     return pa.schema(

@@ -94,6 +94,8 @@ class Match:
     service: str | None = None
     template: str | None = None
     """The masked title of a template row."""
+    row_id: int = -1
+    """LanceDB's, until the index is built again."""
 
 
 @dataclass(slots=True)
@@ -110,7 +112,8 @@ class _Column:
         numbers = [self.numbers.setdefault(text, len(self.numbers)) for text in texts]
         places = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
         coding: NDArray[np.int32] = np.asarray([*numbers, -1], dtype=np.int32)
-        return coding[places]
+        encoded: NDArray[np.int32] = coding[places]
+        return encoded
 
 
 class _Rows:
@@ -274,6 +277,12 @@ class IndexReader:
             by_place = dict(zip(places.tolist(), by_text.values(), strict=True))
             return self._told(rows, by_place, sorted({*by_place, *by_vector} - {-1}), cosines)
 
+    def words(self, match: Match) -> list[str]:
+        """The words that were indexed of a match; none when it has gone since."""
+        with lance_errors(self._home, "read"):
+            found = self._table.take_row_ids([match.row_id]).select(["search_text"]).to_arrow()
+        return [word for text in found["search_text"].to_pylist() for word in (text or "").split()]
+
     def _fresh(self) -> _Rows:
         """The rows as they are now."""
         version = self._table.version
@@ -346,14 +355,15 @@ class IndexReader:
             .with_row_id()
             .to_arrow()
         )
+        row_ids = found["_rowid"].to_pylist()
         at = rows.places(found["_rowid"].to_numpy()).tolist()
-        told = zip(at, *(found[name].to_pylist() for name in columns), strict=True)
+        told = zip(at, row_ids, *(found[name].to_pylist() for name in columns), strict=True)
         return [
             Match(
                 id_, memory or id_, time_ns, by_place.get(place, 0.0),
-                0.0 if cosines is None else float(cosines[place]), type_, service, template,
+                0.0 if cosines is None else float(cosines[place]), type_, service, template, row_id,
             )
-            for place, id_, memory, time_ns, type_, service, template in told
+            for place, row_id, id_, memory, time_ns, type_, service, template in told
         ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ its meaning is, and what each added to its score.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -24,16 +24,19 @@ from engram.exporters.words import Terms, asked, terms
 from engram.learning.indexer import text_of
 from engram.learning.lake_rows import LakeRows, MemoryRow
 
-VECTOR_WEIGHT: Final = 3.0
-"""Of the best vector score against the best text score, each of them made 1.
-
-Measured by bench/search_quality.py (docs/adr/004-search-index.md)."""
+VECTOR_WEIGHT: Final = 1.0
+"""Of a cosine, against the words' 0 to 1: the square of the share of the query's words that the
+best memory by words has. Words that explain the query well outweigh what only sounds alike, and few
+words in common do not outweigh meaning. Figures: docs/adr/004-search-index.md."""
 
 LOOKUP_WEIGHT: Final = 0.5
 """For a query of at most three words, one with a digit: an id, a code. The word itself is meant."""
 
 LEAST_SHARE: Final = 0.5
 """Of the query's words that a memory must have to be relevant by its words alone."""
+
+WITH_A_WORD: Final = 2 / 3
+"""Of the least cosine that is enough when at least one word matched too."""
 
 _CANDIDATES: Final = 50
 """Rows by words and rows by vector that are fused, at least."""
@@ -77,11 +80,13 @@ class Explanation:
     words: tuple[str, ...]
     """The query's words as they were looked up."""
     text_weight: float
+    """The square of the share of the words that the best memory by words has."""
     vector_weight: float
-    """A score is (text_weight x BM25 / best BM25 + vector_weight x cosine / best cosine) / sum."""
+    """A score is (text_weight x BM25 / best BM25 + vector_weight x cosine) / the most there is."""
     least_share: float
     least_cosine: float
-    """A memory is relevant when it has this share of the words, or is this much alike."""
+    """A memory is relevant when it has this share of the words, or is this much alike, or has a
+    word and is two thirds as much alike."""
     filters: dict[str, Any]
     candidates: int
     """Index rows that were compared by both scores."""
@@ -173,15 +178,16 @@ class Searcher:
         with self._lock:
             # Twice as many as asked for: some may have left the lake.
             matches = self._matches(query, wanted, max(_CANDIDATES, 2 * limit), only)
-            weight = vector_weight(wanted) if self._embedder else 0.0
-            hits, irrelevant = self._told(fuse(matches, weight), wanted, limit, only)
+            vectors = vector_weight(wanted) if self._embedder else 0.0
+            text = self._text_weight(wanted, matches)
+            hits, irrelevant = self._told(fuse(matches, text, vectors), wanted, limit, only)
             return Answer(
                 hits,
                 Explanation(
                     mode="hybrid" if self._embedder else "text",
                     words=tuple(wanted),
-                    text_weight=1.0,
-                    vector_weight=weight,
+                    text_weight=round(text, 4),
+                    vector_weight=vectors,
                     least_share=LEAST_SHARE,
                     least_cosine=round(self._least_cosine, 4),
                     filters=only.given,
@@ -235,6 +241,13 @@ class Searcher:
             self._home, self._embedder.embedder_id if self._embedder else None
         )
 
+    def _text_weight(self, wanted: Terms, matches: list[Match]) -> float:
+        """How much the words count: the square of the share that the best by words has."""
+        best = max(matches, key=lambda match: (match.text_score, match.id), default=None)
+        if best is None or not best.text_score or self._index is None:
+            return 0.0
+        return share(wanted, set(self._index.words(best))) ** 2
+
     # -- what is told ------------------------------------------------------------------------------
 
     def _told(
@@ -263,11 +276,16 @@ class Searcher:
                     continue
                 shown.add(row.id)
                 matched = _matched(wanted, row, match)
-                if match.vector_score < self._least_cosine and not _enough(wanted, matched):
+                if not self._relevant(wanted, match, matched):
                     irrelevant += 1
                     continue
                 hits.append(_hit(row, match, text_part, vector_part, matched))
         return hits, irrelevant
+
+    def _relevant(self, wanted: Terms, match: Match, matched: frozenset[str]) -> bool:
+        least = self._least_cosine * (WITH_A_WORD if matched else 1.0)
+        alike = self._embedder is not None and match.vector_score >= least
+        return alike or (bool(matched) and share(wanted, matched) >= LEAST_SHARE)
 
 
 def vector_weight(wanted: Terms) -> float:
@@ -278,20 +296,26 @@ def vector_weight(wanted: Terms) -> float:
     return LOOKUP_WEIGHT if lookup else VECTOR_WEIGHT
 
 
-def fuse(matches: Sequence[Match], weight: float) -> list[tuple[float, float, Match]]:
+def share(wanted: Terms, had: Set[str]) -> float:
+    """The share of a query's words (0..1) that these words hold; a whole identifier is half."""
+    found = len(wanted.parts & had) / len(wanted.parts) if wanted.parts else 0.0
+    return max(found, 0.5) if wanted.wholes & had else found
+
+
+def fuse(
+    matches: Sequence[Match], text_weight: float, vector_weight: float
+) -> list[tuple[float, float, Match]]:
     """Matches with what words and vector add to their score (0..1), best first.
 
     Equal ones are ordered by id, so that the order is stable.
     """
     text = max((match.text_score for match in matches), default=0.0)
     vector = max((match.vector_score for match in matches), default=0.0)
-    whole = (1.0 if text > 0 else 0.0) + (weight if vector > 0 else 0.0)
+    most = (text_weight if text > 0 else 0.0) + vector_weight * max(vector, 0.0)
     scored = []
     for match in matches:
-        by_text = match.text_score / text / whole if text > 0 else 0.0
-        by_vector = 0.0
-        if vector > 0 and weight > 0:
-            by_vector = weight * max(match.vector_score, 0.0) / vector / whole
+        by_text = text_weight * match.text_score / text / most if text > 0 and most > 0 else 0.0
+        by_vector = vector_weight * max(match.vector_score, 0.0) / most if most > 0 else 0.0
         scored.append((by_text, by_vector, match))
     scored.sort(key=lambda one: (-(one[0] + one[1]), one[2].id))
     return scored
@@ -302,12 +326,6 @@ def _matched(wanted: Terms, row: MemoryRow, match: Match) -> frozenset[str]:
     text = text_of(row.title, row.content) if match.template is None else bare(match.template)
     had = terms(text)
     return (wanted.parts & had.parts) | (wanted.wholes & had.wholes)
-
-
-def _enough(wanted: Terms, matched: frozenset[str]) -> bool:
-    if matched & wanted.wholes:
-        return True
-    return bool(matched) and len(matched & wanted.parts) >= LEAST_SHARE * len(wanted.parts)
 
 
 def _hit(

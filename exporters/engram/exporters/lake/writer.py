@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from engram.exporters import files
 from engram.exporters.errors import StoreError
 from engram.exporters.home import Home
-from engram.exporters.lake.attach import attach_sql, connect, quoted
+from engram.exporters.lake.attach import attach_sql, connect, quoted, set_options
 from engram.exporters.lake.schema import prepare
 from engram.exporters.memories import MEMORY_SCHEMA
 from engram.exporters.merge import merge
@@ -126,15 +126,13 @@ class LakeWriter:
         except Exception as error:
             raise StoreError(f"cannot open the lake {self._home.catalog}: {error}") from error
         connection.execute("USE lake")
-        connection.execute("CALL lake.set_option('parquet_compression', 'zstd')")
-        connection.execute("CALL lake.set_option('parquet_compression_level', '7')")
-        # A merge holds a row group in memory: 811 MB at DuckDB's 122,880 rows, 621 at these.
-        connection.execute("CALL lake.set_option('parquet_row_group_size', '32768')")
+        set_options(connection)
         self._connection = connection
         for table in (*SCHEMAS, "schema_versions"):  # before DuckLake, which syncs no directory
             files.make_directory(self._folder(table))
         self._known_files = set(self._parquet())
         prepare(connection, before_commit=self._sync_everything_new)
+        set_options(connection, *SCHEMAS)
         connection.execute("CALL ducklake_delete_orphaned_files('lake', cleanup_all => true)")
         self._known_files = set(self._parquet())
         self._find_end()
