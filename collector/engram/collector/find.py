@@ -61,8 +61,10 @@ def moment(text: str) -> int:
     Raises:
         BadRequest: it is none of these.
     """
-    if text.isascii() and text.isdigit() and len(text) <= 19:
-        return int(text)
+    if text.isascii() and text.isdigit():
+        if len(text) <= 19:
+            return int(text)
+        raise BadRequest(f"{text!r} is no time: nanoseconds have at most 19 digits")
     if ago := _AGO.fullmatch(text):
         try:
             at = datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})

@@ -142,7 +142,7 @@ def _condition(only: Filter) -> tuple[str, list[Any]]:
         ("time_unix_nano >= ?", only.since_ns),
         ("time_unix_nano < ?", only.until_ns),
         # As the index rounds it.
-        ("round(importance * 100) >= round(? * 100)", only.min_importance),
+        ("round(coalesce(importance, 0) * 100) >= round(? * 100)", only.min_importance),
     ]
     given = [(sql, value) for sql, value in asked if value is not None]
     return "".join(f" AND {sql}" for sql, _ in given), [value for _, value in given]
