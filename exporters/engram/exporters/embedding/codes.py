@@ -12,6 +12,8 @@ ops sets can see (docs/adr/004-search-index.md).
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -32,6 +34,12 @@ _CLIP: Final = 2.2
 
 _BLOCK: Final = 65_536
 """Rows whose scores are added up at once: they stay in the cache between look-ups."""
+
+
+_BLOCKS_ALONE: Final = 4
+"""Fewer blocks than these are not worth a second thread."""
+
+_THREADS: Final = min(4, os.cpu_count() or 1)
 
 
 def code_bytes(dims: int) -> int:
@@ -107,11 +115,19 @@ class Codes:
 
         tables = _tables(query, self._pairs)
         scores = np.zeros(self._count, dtype=np.float32)
-        for block, (columns, inverse) in enumerate(zip(self._columns, self._inverse, strict=True)):
+
+        def add(block: int) -> None:
             out = scores[block * _BLOCK : (block + 1) * _BLOCK]
-            for column, table in zip(columns, tables, strict=True):
+            for column, table in zip(self._columns[block], tables, strict=True):
                 out += table.take(column[: len(out)])
-            out *= inverse[: len(out)]
+            out *= self._inverse[block][: len(out)]
+
+        if len(self._columns) < _BLOCKS_ALONE:
+            for block in range(len(self._columns)):
+                add(block)
+        else:
+            with ThreadPoolExecutor(_THREADS) as pool:  # numpy looks up without the GIL
+                list(pool.map(add, range(len(self._columns))))
         return scores
 
 
