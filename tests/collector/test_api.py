@@ -14,7 +14,7 @@ from engram.exporters.errors import BadRequest, StoreError
 from engram.exporters.home import Home
 from engram.exporters.lake.attach import attach_sql, connect
 from engram.exporters.lake.schema import prepare
-from engram.learning.search import Hit, Searcher
+from engram.learning.search import Answer, Explanation, Hit, Searcher
 
 EVIL = "<script>alert(1)</script>\"'&"
 
@@ -164,15 +164,29 @@ def test_search_is_passed_on(application: Api, monkeypatch: pytest.MonkeyPatch) 
     asked: list[Any] = []
     hit = Hit("m0", "system_error", EVIL, EVIL, 0.5, 1.0, 0.0, None, "svc0", "log", "app")
 
-    def search(searcher: Searcher, query: str, **filters: Any) -> list[Hit]:
-        asked.append((query, filters))
-        return [hit]
+    why = Explanation("hybrid", ("fail",), 0.5, 1.0, 0.5, 0.2, {}, 7, 1)
 
-    monkeypatch.setattr(Searcher, "search", search)
-    status, _, body = ask(application, "/api/search?q=what+failed&type=a&type=b&service=s&limit=3")
+    def answer(searcher: Searcher, query: str, **filters: Any) -> Answer:
+        asked.append((query, filters))
+        return Answer([hit], why, "searched by words only")
+
+    monkeypatch.setattr(Searcher, "answer", answer)
+    status, _, body = ask(
+        application,
+        "/api/search?q=what+failed&type=a&type=b&service=s&limit=3&user=u&session=s1&since=1970-01-01"
+        "&until=90&min_importance=0.7",
+    )
     assert status == 200
-    assert json.loads(body)["hits"][0]["id"] == "m0"
-    assert asked == [("what failed", {"limit": 3, "types": ("a", "b"), "service": "s"})]
+    told = json.loads(body)
+    assert told["hits"][0]["id"] == "m0"
+    assert told["explanation"]["words"] == ["fail"]
+    assert told["note"] == "searched by words only"
+    filters = {
+        "limit": 3, "types": ("a", "b"), "service": "s", "user_id": "u", "session_id": "s1",
+        "since_ns": 0, "until_ns": 90, "min_importance": 0.7,
+    }  # fmt: skip
+    assert asked == [("what failed", filters)]
+    assert "searched by words only" in ask(application, "/?q=x")[2]
     assert "<script" not in ask(application, "/?q=x")[2]
 
 
@@ -185,10 +199,10 @@ def test_failures_inside(
 ) -> None:
     """A failing search is mapped once, hides the text of a bug, and spares the page."""
 
-    def search(searcher: Searcher, query: str, **filters: Any) -> list[Hit]:
+    def answer(searcher: Searcher, query: str, **filters: Any) -> Answer:
         raise error
 
-    monkeypatch.setattr(Searcher, "search", search)
+    monkeypatch.setattr(Searcher, "answer", answer)
     got, _, body = ask(application, "/api/search?q=x")
     assert got == status
     assert "secret" not in body

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,11 +15,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from engram.collector import find as find_module
-from engram.collector.find import SERVE_FILE, find
-from engram.exporters.errors import EngramError, NotFound
+from engram.collector.find import SERVE_FILE, find, importance, moment
+from engram.exporters.errors import BadRequest, EngramError, NotFound
 from engram.exporters.home import Home
 
-HERE = [{"id": "here"}]
+HERE: dict[str, Any] = {"hits": [{"id": "here"}], "explanation": {}, "note": ""}
 
 
 @pytest.fixture
@@ -62,10 +63,17 @@ def serving(home: Home, status: int, answer: dict[str, Any]) -> Iterator[list[di
 
 def test_serve_is_asked(home: Home) -> None:
     """A running serve answers, with every filter passed on."""
+    filters = {
+        "types": ["a", "b"], "service": "s", "user_id": "u", "session_id": None, "since_ns": 5,
+        "until_ns": 9, "min_importance": 0.5,
+    }  # fmt: skip
     with serving(home, 200, {"home": str(home.root), "hits": [{"id": "there"}]}) as asked:
-        hits = find(home, "what & why?", limit=3, types=["a", "b"], service="s")
-    assert hits == [{"id": "there"}]
-    assert asked == [{"q": ["what & why?"], "limit": ["3"], "type": ["a", "b"], "service": ["s"]}]
+        answer = find(home, "what & why?", limit=3, filters=filters)
+    assert answer == {"hits": [{"id": "there"}]}
+    assert asked == [
+        {"q": ["what & why?"], "limit": ["3"], "type": ["a", "b"], "service": ["s"], "user": ["u"],
+         "since": ["5"], "until": ["9"], "min_importance": ["0.5"]}
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"host": "127.0.0.1", "port": 1}', "[1]", None])
@@ -87,6 +95,40 @@ def test_error_of_serve_is_the_error(home: Home) -> None:
     answer = {"home": str(home.root), "error": {"message": "no index yet"}}
     with serving(home, 503, answer), pytest.raises(EngramError, match="no index yet"):
         find(home, "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1790000000000000000", 1_790_000_000_000_000_000),
+        ("2026-11-22", 1_795_305_600_000_000_000),
+        ("2026-11-22T10:00:00Z", 1_795_341_600_000_000_000),
+        ("2026-11-22T10:00:00+01:00", 1_795_338_000_000_000_000),
+    ],
+)
+def test_times_are_read(text: str, expected: int) -> None:
+    """As nanoseconds or ISO 8601; without an offset it is UTC."""
+    assert moment(text) == expected
+
+
+def test_ages_are_counted_from_now() -> None:
+    """`2h` is before `1h`, and both are past."""
+    assert moment("2h") < moment("1h") < time.time_ns()
+    assert abs(time.time_ns() - moment("3d") - 3 * 86_400 * 10**9) < 60 * 10**9
+
+
+@pytest.mark.parametrize("text", ["yesterday", "", "2h ago", "99999999999w", "1" * 30])
+def test_no_time_is_said_so(text: str) -> None:
+    """With what can be written."""
+    with pytest.raises(BadRequest):
+        moment(text)
+
+
+@pytest.mark.parametrize("text", ["high", "1.1", "-0.1", "nan"])
+def test_no_importance_is_said_so(text: str) -> None:
+    """It is from 0 to 1."""
+    with pytest.raises(BadRequest, match="0 to 1"):
+        importance(text)
 
 
 def test_no_lake(tmp_path: Path) -> None:

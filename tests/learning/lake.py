@@ -43,7 +43,8 @@ class Lake:
         rows = pa.Table.from_pylist(
             [
                 {name: memory.get(name) for name in ("id", "type", "time_unix_nano", "title",
-                 "content", "service_name", "user_id", "session_id", "index_as", "source", "trust")}
+                 "content", "service_name", "user_id", "session_id", "importance",
+                 "index_as", "source", "trust")}
                 for memory in memories
             ]
         )  # fmt: skip

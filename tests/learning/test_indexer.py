@@ -20,7 +20,9 @@ from engram.exporters.embedding.codes import DIMS
 from engram.exporters.embedding.static import StaticEmbedder
 from engram.exporters.errors import StoreError
 from engram.exporters.home import Home
-from engram.exporters.index import IndexReader, IndexWriter, read_state, words
+from engram.exporters.index import IndexWriter, read_state
+from engram.exporters.index_read import IndexReader
+from engram.exporters.words import words
 from engram.learning import indexer as indexer_module
 from engram.learning.indexer import Indexer
 

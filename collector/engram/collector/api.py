@@ -12,12 +12,13 @@ import contextlib
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qs, urlencode
 
 from engram.collector import query
+from engram.collector.find import PARAMETERS, importance, moment
 from engram.collector.output import dumps
 from engram.exporters.errors import BadRequest, EngramError, NotFound
 from engram.exporters.home import Home
@@ -53,6 +54,12 @@ _HEADERS: Final = (
 )  # fmt: skip
 
 
+_READ: Final[Mapping[str, Callable[[str], Any]]] = {
+    "user_id": str, "session_id": str, "since_ns": moment, "until_ns": moment,
+    "min_importance": importance,
+}  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """What goes back."""
@@ -70,10 +77,12 @@ class Question:
     types: tuple[str, ...]
     service: str | None
     limit: int
+    filters: Mapping[str, Any] = field(default_factory=dict)
+    """Of a search: user, session, times, importance."""
 
     @classmethod
     def parse(cls, raw: bytes, *, default_limit: int) -> Question:
-        """Read `q`, `type`, `service` and `limit`.
+        """Read `q`, `limit` and the filters.
 
         Raises:
             BadRequest: a value cannot be meant.
@@ -86,9 +95,13 @@ class Question:
         if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:9]) <= _MOST:
             raise BadRequest(f"limit must be a whole number from 1 to {_MOST}, not {text!r}")
         types = tuple(one for one in given.get("type", []) if one)
-        return cls(
-            given.get("q", [""])[0].strip(), types, given.get("service", [None])[0], int(text)
-        )
+        filters: dict[str, Any] = {
+            name: read(given[PARAMETERS[name]][0])
+            for name, read in _READ.items()
+            if PARAMETERS[name] in given
+        }
+        service = given.get("service", [None])[0]
+        return cls(given.get("q", [""])[0].strip(), types, service, int(text), filters)
 
 
 class Lake:
@@ -250,31 +263,33 @@ class Api:
     def _search(self, question: Question) -> Response:
         if not question.text:
             raise BadRequest("q is missing: /api/search?q=what+failed")
-        return _json(200, {"home": str(self._home.root), "hits": self._hits(question)})
+        return _json(200, {"home": str(self._home.root), **self._answer(question)})
 
-    def _hits(self, question: Question) -> list[dict[str, Any]]:
+    def _answer(self, question: Question) -> dict[str, Any]:
         with self._searcher_lock:
             if self._searcher is None:
                 from engram.learning.search import Searcher  # 100 MB: at the first search only
 
                 self._searcher = Searcher(self._home)
-        hits = self._searcher.search(
-            question.text,
-            limit=question.limit,
-            types=question.types or None,
-            service=question.service,
+        return asdict(
+            self._searcher.answer(
+                question.text,
+                limit=question.limit,
+                types=question.types or None,
+                service=question.service,
+                **question.filters,
+            )
         )
-        return [asdict(hit) for hit in hits]
 
     def _page(self, question: Question) -> Response:
         counts = self._lake.counts()
         note = ""
         try:
-            memories = (
-                self._hits(question)
-                if question.text
-                else self._lake.newest(question.types, question.service, question.limit)
-            )
+            if question.text:
+                answer = self._answer(question)
+                memories, note = answer["hits"], answer["note"]
+            else:
+                memories = self._lake.newest(question.types, question.service, question.limit)
         except Exception as error:  # noqa: BLE001 - the page says it
             memories, note = [], _mapped(error)[1]
         html = page(counts, memories, question, note)
@@ -354,7 +369,7 @@ def page(
         f'<input type="hidden" name="type" value="{escape(name)}">' for name in question.types
     )
     items = [_article(memory) for memory in memories]
-    empty = "nothing found" if question.text else "no memories yet"
+    empty = "nothing relevant" if question.text else "no memories yet"
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Engram</title>'
         '<meta name="viewport" content="width=device-width">'

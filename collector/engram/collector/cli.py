@@ -169,7 +169,13 @@ def _parser() -> argparse.ArgumentParser:
         "--type", action="append", dest="types", metavar="TYPE", help="only this type (repeatable)"
     )
     search.add_argument("--service", metavar="NAME", help="only from this service")
+    search.add_argument("--user", metavar="ID", help="only of this user")
+    search.add_argument("--session", metavar="ID", help="only of this session")
+    search.add_argument("--since", metavar="TIME", help="not before: 2h, 3d, 2026-11-22, ISO 8601")
+    search.add_argument("--until", metavar="TIME", help="before")
+    search.add_argument("--min-importance", metavar="N", help="0 to 1: errors are 0.7 and more")
     search.add_argument("--limit", type=_positive, default=10, metavar="N", help="at most (10)")
+    search.add_argument("--explain", action="store_true", help="why each was found")
     show = add("show", "one memory, and what belongs to it")
     show.add_argument("memory", metavar="MEMORY_ID", help="its id, or the first six digits of it")
     show.add_argument(
@@ -178,6 +184,8 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument(
         "--limit", type=_positive, default=20, metavar="N", help="entries of each list (20)"
     )
+    reindex = add("reindex", "build the search index again, while it is searched", _REINDEX_HELP)
+    reindex.add_argument("--model", metavar="NAME", help="builtin, a folder, or OWNER/NAME")
     add("status", "what runs, and what is stored")
     add("flush", "wait until everything acknowledged so far can be queried")
     add("compact", "merge small files of the lake now")
@@ -202,6 +210,13 @@ def _parser() -> argparse.ArgumentParser:
     add("version", "the versions of Engram and its parts")
     return parser
 
+
+_REINDEX_HELP = """Build the search index again from the lake, while the old one is searched.
+
+Done by `engram learn` when it runs, else here. With --model the vectors are made by another model:
+"builtin", the folder of a sentence-transformers model, or OWNER/NAME of the Hugging Face hub (which
+is fetched if it is not on this machine). The index keeps its model until the next --model.
+"""
 
 _SQL_HELP = """Query the lake read-only, also while it is being written.
 
@@ -321,20 +336,45 @@ def _sql(options: argparse.Namespace) -> int:
 
 
 def _search(options: argparse.Namespace) -> int:
-    from engram.collector.find import find
-    from engram.collector.output import dumps, write_hits
+    from engram.collector.find import find, importance, moment
+    from engram.collector.output import dumps, write_answer
 
-    hits = find(
-        _home(options),
-        options.query,
-        limit=options.limit,
-        types=options.types,
-        service=options.service,
-    )
+    least = options.min_importance
+    filters = {
+        "types": options.types,
+        "service": options.service,
+        "user_id": options.user,
+        "session_id": options.session,
+        "since_ns": None if options.since is None else moment(options.since),
+        "until_ns": None if options.until is None else moment(options.until),
+        "min_importance": None if least is None else importance(least),
+    }
+    answer = find(_home(options), options.query, limit=options.limit, filters=filters)
+    if answer["note"]:
+        print(f"engram: {answer['note']}", file=sys.stderr)
     if options.json:
-        print(dumps(hits))
+        print(dumps(answer if options.explain else answer["hits"]))
     else:
-        write_hits(hits, sys.stdout)
+        write_answer(answer, sys.stdout, explain=options.explain)
+    return OK
+
+
+def _reindex(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from engram.collector.output import dumps
+    from engram.learning.reindex import Progress, reindex
+
+    terminal = sys.stderr.isatty()
+
+    def say(progress: Progress) -> None:
+        share = f"{progress.read:,} of {progress.total:,} memories, model {progress.model}"
+        end = "\r" if terminal and progress.state == "building" else "\n"
+        print(f"{progress.state}: {share}", end=end, file=sys.stderr, flush=True)
+
+    done = reindex(_home(options), options.model, say)
+    if options.json:
+        print(dumps(asdict(done)))
     return OK
 
 
@@ -495,6 +535,7 @@ _COMMANDS: Final = {
     "sql": _sql,
     "search": _search,
     "show": _show,
+    "reindex": _reindex,
     "status": _status,
     "flush": _ask,
     "compact": _ask,

@@ -7,49 +7,100 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from engram.exporters.errors import EngramError, NotFound
+from engram.exporters.errors import BadRequest, EngramError, NotFound
 from engram.exporters.home import Home
 
 SERVE_FILE: Final = "serve.json"
 """Where `serve` says in the home where it listens. Stale after a crash, so it is only a hint."""
 
+FILTERS: Final = (
+    "types", "service", "user_id", "session_id", "since_ns", "until_ns", "min_importance",
+)  # fmt: skip
+"""The filters of a search: options of `engram.learning.search.Searcher.answer`."""
+
+PARAMETERS: Final = {
+    "types": "type", "service": "service", "user_id": "user", "session_id": "session",
+    "since_ns": "since", "until_ns": "until", "min_importance": "min_importance",
+}  # fmt: skip
+"""What each is called in a query string. Times are integer nanoseconds, or what `moment` reads."""
+
+_AGO: Final = re.compile(r"([0-9]+)(s|m|h|d|w)")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
 
 def find(
-    home: Home,
-    text: str,
-    *,
-    limit: int = 10,
-    types: list[str] | None = None,
-    service: str | None = None,
-) -> list[dict[str, Any]]:
-    """The best memories for a question, best first.
+    home: Home, text: str, *, limit: int = 10, filters: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The best memories for a question (`hits`), why (`explanation`), and a `note`.
 
     Raises:
         NotFound: this home has no lake.
     """
     if not home.catalog.exists():
         raise NotFound(f"no lake in {home.root}; start one with: engram up --home {home.root}")
-    hits = _ask_serve(home, text, limit, types, service)
-    return hits if hits is not None else search_here(home, text, limit, types, service)
+    given = {name: value for name, value in (filters or {}).items() if value not in (None, [])}
+    answer = _ask_serve(home, text, limit, given)
+    return answer if answer is not None else search_here(home, text, limit, given)
 
 
-def search_here(
-    home: Home, text: str, limit: int, types: list[str] | None, service: str | None
-) -> list[dict[str, Any]]:
+def search_here(home: Home, text: str, limit: int, filters: Mapping[str, Any]) -> dict[str, Any]:
     """Search in this process."""
-    from engram.learning.search import search
+    from engram.learning.search import searcher
 
-    return [
-        dataclasses.asdict(hit)
-        for hit in search(home, text, limit=limit, types=types or None, service=service)
-    ]
+    return dataclasses.asdict(searcher(home).answer(text, limit=limit, **filters))
+
+
+def moment(text: str) -> int:
+    """A time as integer nanoseconds: such a number, ISO 8601 (UTC without an offset), or `2h` ago.
+
+    Raises:
+        BadRequest: it is none of these.
+    """
+    if text.isascii() and text.isdigit():
+        if len(text) <= 19:
+            return int(text)
+        raise BadRequest(f"{text!r} is no time: nanoseconds have at most 19 digits")
+    if ago := _AGO.fullmatch(text):
+        try:
+            at = datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        except OverflowError as error:
+            raise BadRequest(f"{text} ago is before all time") from error
+    else:
+        try:
+            at = datetime.fromisoformat(text)
+        except ValueError as error:
+            raise BadRequest(
+                f"{text!r} is no time; write 2h, 3d, 2026-11-22, 2026-11-22T10:00:00Z, or "
+                "nanoseconds"
+            ) from error
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    since_1970 = at - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since_1970 // timedelta(microseconds=1)) * 1000
+
+
+def importance(text: str) -> float:
+    """A least importance, 0 to 1.
+
+    Raises:
+        BadRequest: it is no such number.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise BadRequest(f"the least importance must be a number from 0 to 1, not {text!r}")
+    return number
 
 
 def _ask_serve(
-    home: Home, text: str, limit: int, types: list[str] | None, service: str | None
-) -> list[dict[str, Any]] | None:
+    home: Home, text: str, limit: int, filters: Mapping[str, Any]
+) -> dict[str, Any] | None:
     """What serve finds; None when it is not there, or what is there is not it."""
     import http.client
     from urllib.parse import urlencode
@@ -60,8 +111,9 @@ def _ask_serve(
     except (OSError, ValueError, KeyError, TypeError):
         return None
     asked: list[tuple[str, str]] = [("q", text), ("limit", str(limit))]
-    asked += [("type", one) for one in types or ()]
-    asked += [("service", service)] if service else []
+    for name, value in filters.items():
+        values = value if isinstance(value, list) else [value]
+        asked += [(PARAMETERS[name], str(one)) for one in values]
     connection = http.client.HTTPConnection(host, port, timeout=30)
     try:
         connection.request("GET", f"/api/search?{urlencode(asked)}")
@@ -75,4 +127,4 @@ def _ask_serve(
         return None  # the port belongs to somebody else by now
     if response.status != 200:
         raise EngramError(str(answer.get("error", {}).get("message", "search failed")))
-    return list(answer["hits"])
+    return {name: value for name, value in answer.items() if name != "home"}

@@ -151,12 +151,15 @@ def _shrink(widths: list[int], room: int) -> list[int]:
     return widths
 
 
-def write_hits(hits: list[dict[str, Any]], out: TextIO) -> None:
+def write_answer(answer: Mapping[str, Any], out: TextIO, *, explain: bool = False) -> None:
     """Search results for people: what, when, where from, and how far to trust it."""
     width = (terminal_width(out) or 100) - 4
-    if not hits:
-        out.write("nothing found\n")
-    for at, hit in enumerate(hits, start=1):
+    why = answer["explanation"]
+    if not answer["hits"]:
+        out.write("nothing relevant\n")
+    if explain:
+        _write_explanation(why, out)
+    for at, hit in enumerate(answer["hits"], start=1):
         about = [
             str(hit.get("type", "")),
             str(plain(hit.get("time")) or "")[:19],
@@ -170,6 +173,30 @@ def write_hits(hits: list[dict[str, Any]], out: TextIO) -> None:
         for text in dict.fromkeys((title, content)):
             if text:
                 out.write(f"    {_fit(text, width).rstrip() if _width(text) > width else text}\n")
+        if explain:
+            out.write(f"    {_why(hit, why)}\n")
+
+
+def _write_explanation(why: Mapping[str, Any], out: TextIO) -> None:
+    filters = ", ".join(f"{name} = {value}" for name, value in why["filters"].items()) or "none"
+    out.write(
+        f"words    {printable(' '.join(why['words'])) or 'none'}\n"
+        f"mode     {why['mode']}; score = (BM25 / best x {why['text_weight']:g} + cosine x "
+        f"{why['vector_weight']:g}) / the most there is\n"
+        f"filters  {printable(filters)}\n"
+        f"relevant with {why['least_share']:.0%} of the words or a likeness of "
+        f"{why['least_cosine']:.2f}; {why['candidates']} candidates, {why['irrelevant']} of those "
+        "looked at were not\n\n"
+    )
+
+
+def _why(hit: Mapping[str, Any], why: Mapping[str, Any]) -> str:
+    matched = " ".join(hit["matched"]) or "no word"
+    text = f"{hit['score']:.3f} = text {hit['text_part']:.3f} (BM25 {hit['text_score']:.2f}: "
+    text += f"{printable(matched)})"
+    if why["mode"] == "hybrid":
+        text += f" + meaning {hit['vector_part']:.3f} (cosine {hit['vector_score']:.2f})"
+    return text
 
 
 def write_status(facts: Mapping[str, Any], out: TextIO, indent: str = "") -> None:

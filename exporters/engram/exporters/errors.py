@@ -23,6 +23,10 @@ class HomeBusy(StoreError):
     """Another process writes to this home."""
 
 
+class ModelUnavailable(StoreError):
+    """A model that makes vectors cannot be loaded here. Search by words needs none."""
+
+
 class NotFound(EngramError):
     """What was asked for is not here."""
 

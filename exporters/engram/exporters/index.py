@@ -4,7 +4,9 @@ It can be deleted at any time: all of it comes from the lake, and the watermarks
 table's directory. It holds no text to read: a hit is read from the lake by its id, and
 `search_text` is the bag of words that full-text search needs.
 
-One process writes (`learn`), any number read. Figures and choices: docs/adr/004-search-index.md.
+One process writes (`learn`), any number read (`index_read.py`). A rebuild is a second table beside
+the first; `current.json` says which one is searched, and replacing that file is the switch.
+Figures and choices: docs/adr/004-search-index.md.
 """
 
 from __future__ import annotations
@@ -14,37 +16,36 @@ import hashlib
 import json
 import logging
 import os
-import re
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from engram.exporters.embedding.codes import CODE_BYTES, CODE_VERSION, DIMS, cosines
+from engram.exporters.embedding.codes import CODE_VERSION, DIMS, code_bytes
 from engram.exporters.embedding.masking import mask
-from engram.exporters.errors import NotFound, StoreError
+from engram.exporters.errors import StoreError
 from engram.exporters.files import sync_directory, sync_file
 from engram.exporters.home import Home
+from engram.exporters.words import WORDS_VERSION
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
-    from numpy.typing import NDArray
 
 _LOG = logging.getLogger("engram.index")
 
 TABLE: Final = "memories"
-FORMAT: Final = 1
-"""Part of the index's identity: a change of columns, words or codes is a new index."""
+"""The first table of a home; those of later rebuilds have a number: `memories-2`."""
+
+FORMAT: Final = 2
+"""Part of the index's identity: a change of columns is a new index."""
 
 STATE_FILE: Final = "_engram.json"
-"""In the table's directory: the identity of its vectors and the watermarks."""
+"""In the table's directory: its model, the identity of its vectors, and the watermarks."""
 
-MAX_CHARS: Final = 4_000
-"""Characters of a memory whose words are searched."""
+CURRENT_FILE: Final = "current.json"
+"""In the index: the name of the table that is searched. None: `memories`."""
 
 _TAIL: Final = 3_000
 """Rows that may wait to be folded into the full-text index: each search reads them (70 ms CPU)."""
@@ -57,39 +58,6 @@ _KEEP_VERSIONS: Final = timedelta(seconds=10)
 
 _CACHE_BYTES: Final = 48 << 20
 """Of postings. LanceDB's own limit is 6 GB."""
-
-
-# -- words -----------------------------------------------------------------------------------------
-
-_WORD: Final = re.compile(r"[^\W_]+")
-_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_STOP: Final = """
-a about after again all also am an and any are as at be because been before being both but by can
-could did do does for from had has have he her his how i if in into is it its just me more most my
-no nor not of on or other our out over own same she should so some such than that the their them
-then there these they this those to too under until up very was we were what when where which while
-who whom why will with would you your
-"""
-_STOP_WORDS: Final = frozenset(_STOP.split())
-_MAX_WORD: Final = 40
-
-
-def words(text: str) -> list[str]:
-    """The distinct words of a text as they are searched, sorted: identifiers split, no stop words.
-
-    Sorted and distinct is 10 % fewer bytes a row; how often a word is repeated says little here.
-    """
-    found: set[str] = set()
-    for word in _WORD.findall(text[:MAX_CHARS]):
-        if word.islower() or word.isupper() or word.istitle() or word.isdigit():
-            found.add(word.lower())
-        else:
-            found.update(part.lower() for part in _HUMP.split(word))
-    return sorted(
-        word
-        for word in found
-        if word not in _STOP_WORDS and len(word) <= _MAX_WORD and (len(word) > 1 or word.isdigit())
-    )
 
 
 def template_id(type_: str, service: str | None, title: str | None) -> tuple[str, str]:
@@ -105,15 +73,15 @@ def template_id(type_: str, service: str | None, title: str | None) -> tuple[str
 # -- the table -------------------------------------------------------------------------------------
 
 
-def schema() -> pa.Schema:
+def schema(dims: int = DIMS) -> pa.Schema:
     """Columns of the index, with how each is encoded."""
     import pyarrow as pa
 
     zstd = {"lance-encoding:compression": "zstd"}
     text = zstd | {
-        # Blocks of 128 kB of words: 230 bytes a row where LanceDB's default takes 480.
+        # Blocks of 1 MB of words: 137 bytes a row, 153 at 128 kB, twice that at the default.
         "lance-encoding:structural-encoding": "miniblock",
-        "lance-encoding:minichunk-size": "131072",
+        "lance-encoding:minichunk-size": "1048576",
         "lance-encoding:compression-level": "3",
     }
     return pa.schema(
@@ -122,52 +90,108 @@ def schema() -> pa.Schema:
             pa.field("id", pa.string(), nullable=False, metadata=zstd),
             # Null, or the memory that stands for a template: its oldest.
             pa.field("memory_id", pa.string(), metadata=zstd),
+            # Null, or the masked title that the memories of a template row share.
+            pa.field("template", pa.string(), metadata=zstd),
             pa.field("type", pa.string(), metadata=zstd),
             pa.field("service_name", pa.string(), metadata=zstd),
             pa.field("user_id", pa.string(), metadata=zstd),
             pa.field("session_id", pa.string(), metadata=zstd),
             pa.field("time_unix_nano", pa.int64(), metadata=zstd),
+            # In hundredths; null of a template row, whose memories differ.
+            pa.field("importance", pa.uint8(), metadata=zstd),
             pa.field("search_text", pa.string(), metadata=text),
             # engram.exporters.embedding.codes; all zeros: no vector.
-            pa.field("vector", pa.list_(pa.uint8(), CODE_BYTES)),
+            pa.field("vector", pa.list_(pa.uint8(), code_bytes(dims))),
         ]
     )
 
 
 def identity(embedder_id: str) -> str:
     """What must be equal for two rows to be comparable."""
-    return f"{embedder_id}+{CODE_VERSION}+{FORMAT}"
+    return f"{embedder_id}+{_format()}"
 
 
-def table_dir(home: Home) -> Path:
-    """Where the table is."""
-    return home.index / f"{TABLE}.lance"
+def _format() -> str:
+    return f"{CODE_VERSION}+{WORDS_VERSION}+{FORMAT}"
 
 
-def read_state(home: Home) -> dict[str, Any] | None:
-    """Identity and watermarks; None when there is no (whole) index."""
+def current_table(home: Home) -> str:
+    """The name of the table that is searched."""
     try:
-        state = json.loads((table_dir(home) / STATE_FILE).read_bytes())
+        told = json.loads((home.index / CURRENT_FILE).read_bytes())
+        return str(told["table"])
+    except (FileNotFoundError, NotADirectoryError):
+        return TABLE
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{home.index / CURRENT_FILE} cannot be read ({error}); delete {home.index} and it is "
+            "rebuilt from the lake"
+        ) from error
+
+
+def table_dir(home: Home, table: str | None = None) -> Path:
+    """Where a table is; without a name, the one that is searched."""
+    return home.index / f"{table or current_table(home)}.lance"
+
+
+def next_table(home: Home) -> str:
+    """A name for a rebuild. What a rebuild that was killed left under it is removed."""
+    _, _, number = current_table(home).partition("-")
+    name = f"{TABLE}-{int(number or 1) + 1}"
+    shutil.rmtree(table_dir(home, name), ignore_errors=True)
+    return name
+
+
+def switch(home: Home, table: str) -> None:
+    """Search this table from now on, and remove the others. Readers open the new one by themselves.
+
+    Its files are synced before it is named, so neither a kill nor a power cut leaves a half one.
+    """
+    try:
+        for path in sorted(table_dir(home, table).rglob("*")):
+            sync_file(path)
+        _replace(home.index / CURRENT_FILE, {"table": table})
+    except OSError as error:
+        raise StoreError(f"cannot switch to the new index: {error}") from error
+    for path in home.index.glob("*.lance"):
+        if path.name != f"{table}.lance":
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def read_state(home: Home, table: str | None = None) -> dict[str, Any] | None:
+    """Model, identity and watermarks; None when there is no (whole) index."""
+    path = table_dir(home, table) / STATE_FILE
+    try:
+        state = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise StoreError(
-            f"the index state {table_dir(home) / STATE_FILE} cannot be read ({error}); delete "
+            f"the index state {path} cannot be read ({error}); delete "
             f"{home.index} and it is rebuilt from the lake"
         ) from error
     return dict(state)
 
 
-def _refuse_other(home: Home, state: Mapping[str, Any], embedder_id: str) -> None:
-    if state.get("identity") != identity(embedder_id):
+def refuse_other(home: Home, state: Mapping[str, Any], embedder_id: str | None) -> None:
+    """Refuse an index that was made by another model (unless None) or another format.
+
+    Raises:
+        StoreError: its rows cannot be compared with what this process makes.
+    """
+    made, ours = str(state.get("identity")), _format()
+    same = made == identity(embedder_id) if embedder_id else made.endswith(f"+{ours}")
+    if not same:
+        wanted = identity(embedder_id) if embedder_id else ours
         raise StoreError(
-            f"the index in {home.index} was made by {state.get('identity')}, this Engram makes "
-            f"{identity(embedder_id)}, and their vectors cannot be compared; delete {home.index} "
-            "and `engram learn` rebuilds it from the lake"
+            f"the index in {home.index} was made by {made}, this Engram makes {wanted}, and their "
+            "vectors cannot be compared; rebuild it from the lake with: engram reindex --home "
+            f"{home.root}"
         )
 
 
-def _connect(home: Home, *, fresh_s: float | None = None) -> Any:
+def connect(home: Home, *, fresh_s: float | None = None) -> Any:
+    """The LanceDB of a home; with `fresh_s`, its tables look for new versions so often."""
     # LanceDB starts threads when it is imported: never fork after this.
     import lancedb
 
@@ -181,7 +205,7 @@ def _connect(home: Home, *, fresh_s: float | None = None) -> Any:
 
 
 @contextlib.contextmanager
-def _lance_errors(home: Home, doing: str) -> Any:
+def lance_errors(home: Home, doing: str) -> Any:
     """LanceDB's errors (RuntimeError, ValueError, OSError ...) as ours."""
     try:
         yield
@@ -192,46 +216,60 @@ def _lance_errors(home: Home, doing: str) -> Any:
 class IndexWriter:
     """The one writer of a home's index. Constructing opens or makes it; not for several threads."""
 
-    def __init__(self, home: Home, embedder_id: str) -> None:
+    def __init__(
+        self,
+        home: Home,
+        embedder_id: str,
+        *,
+        model: str = "builtin",
+        dims: int = DIMS,
+        table: str | None = None,
+    ) -> None:
         self._home = home
-        self._state_path = table_dir(home) / STATE_FILE
-        state = read_state(home)
+        self.table = table or current_table(home)
+        self._dir = table_dir(home, self.table)
+        self._state_path = self._dir / STATE_FILE
+        state = read_state(home, self.table)
         if state is not None:
-            _refuse_other(home, state, embedder_id)
-        with _lance_errors(home, "open"):
+            refuse_other(home, state, embedder_id)
+        with lance_errors(home, "open"):
             home.index.mkdir(mode=0o755, parents=True, exist_ok=True)
-            database = _connect(home)
+            database = connect(home)
             if state is None:
-                self._table = self._make(database, embedder_id)
+                self._table = self._make(database, embedder_id, model, dims)
             else:
-                self._table = database.open_table(TABLE)
+                self._table = database.open_table(self.table)
             stats = self._table.index_stats("search_text_idx")
             self._tail = stats.num_unindexed_rows if stats else 0
             self._folded = self._table.count_rows() - self._tail
         self._writes = self._tail and 1
         self._unpruned = True
         self._last_fold = 0.0
-        state = read_state(home) or {}
-        self._identity: str = state["identity"]
+        state = read_state(home, self.table) or {}
+        self._state = state
         self.watermarks: dict[str, int] = dict(state.get("watermarks", {}))
 
-    def _make(self, database: Any, embedder_id: str) -> Any:
+    def _make(self, database: Any, embedder_id: str, model: str, dims: int) -> Any:
         from lancedb.index import FTS
 
         # A directory without its state was left by a crash while it was made, or half deleted.
-        shutil.rmtree(table_dir(self._home), ignore_errors=True)
+        shutil.rmtree(self._dir, ignore_errors=True)
         table = database.create_table(
-            TABLE,
-            schema=schema(),
+            self.table,
+            schema=schema(dims),
             storage_options={
                 "new_table_data_storage_version": "2.2",  # the first with blocks over 32 kB
                 # Folding then leaves the postings of other rows alone: half the CPU.
                 "new_table_enable_stable_row_ids": "true",
             },
         )
-        # Positions would double the postings; words are stemmed here, stop words are already gone.
-        table.create_index("search_text", config=FTS(with_position=False, remove_stop_words=False))
-        self._write_state({"identity": identity(embedder_id), "watermarks": {}})
+        # Positions would double the postings. `words` has split, stemmed and left out already.
+        words = FTS(
+            base_tokenizer="whitespace", with_position=False, remove_stop_words=False, stem=False
+        )
+        table.create_index("search_text", config=words)
+        state = {"model": model, "dims": dims, "identity": identity(embedder_id), "watermarks": {}}
+        self._write_state(state)
         return table
 
     @property
@@ -248,6 +286,11 @@ class IndexWriter:
         """Add rows of `schema()`, or replace those of equal id. Ids MUST be distinct."""
         self._merge(rows, None)
 
+    @property
+    def current(self) -> bool:
+        """Whether this is the table that is searched."""
+        return current_table(self._home) == self.table
+
     def add_templates(self, rows: pa.Table) -> None:
         """Add template rows; one that is there stays, unless the new one's memory is older.
 
@@ -262,7 +305,7 @@ class IndexWriter:
     def _merge(self, rows: pa.Table, where: str | None) -> None:
         if not rows.num_rows:
             return
-        with _lance_errors(self._home, "write"):
+        with lance_errors(self._home, "write"):
             (
                 self._table.merge_insert("id")
                 .when_matched_update_all(where=where)
@@ -274,23 +317,23 @@ class IndexWriter:
 
     def delete(self, ids: Iterable[str]) -> None:
         """Remove rows by id."""
-        listed = _listed(ids)
-        if listed:
-            with _lance_errors(self._home, "write"):
-                self._table.delete(f"id IN ({listed})")
+        these = listed(ids)
+        if these:
+            with lance_errors(self._home, "write"):
+                self._table.delete(f"id IN ({these})")
             self._writes += 1
 
     def withdraw(self, ids: Iterable[str]) -> None:
         """Remove the rows of memories, and the template rows that stand for one of them."""
-        listed = _listed(ids)
-        if listed:
-            with _lance_errors(self._home, "write"):
-                self._table.delete(f"id IN ({listed}) OR memory_id IN ({listed})")
+        these = listed(ids)
+        if these:
+            with lance_errors(self._home, "write"):
+                self._table.delete(f"id IN ({these}) OR memory_id IN ({these})")
             self._writes += 1
 
     def save(self) -> None:
         """Write the watermarks: everything up to them is in the table."""
-        self._write_state({"identity": self._identity, "watermarks": self.watermarks})
+        self._write_state(self._state | {"watermarks": self.watermarks})
 
     def maintain(self, *, idle: bool = False) -> bool:
         """Fold small files into large ones and new words into the full-text index, if it is time.
@@ -319,173 +362,34 @@ class IndexWriter:
             self._unpruned = False
 
     def _optimize(self, keep: timedelta) -> None:
-        with _lance_errors(self._home, "fold"):
+        with lance_errors(self._home, "fold"):
             self._table.optimize(cleanup_older_than=keep)
         self._tail, self._writes = 0, 0
         self._folded = self.rows
         self._last_fold = time.monotonic()
 
     def _write_state(self, state: Mapping[str, Any]) -> None:
-        new = self._state_path.with_suffix(".new")
         try:
-            new.write_text(json.dumps(state, indent=1))
-            sync_file(new)
-            os.replace(new, self._state_path)
-            sync_directory(new.parent)
+            _replace(self._state_path, state)
         except OSError as error:
             raise StoreError(f"cannot write {self._state_path}: {error.strerror}") from error
 
 
-def _listed(ids: Iterable[str]) -> str:
-    return ", ".join(_quoted(one) for one in ids)
+def _replace(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace a JSON file: whoever reads sees the old or the new one, also after a power cut."""
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(content, indent=1))
+    sync_file(new)
+    os.replace(new, path)
+    sync_directory(path.parent)
 
 
-def _quoted(text: str) -> str:
+def listed(ids: Iterable[str]) -> str:
+    """Texts as the inside of `IN (...)`."""
+    return ", ".join(quoted(one) for one in ids)
+
+
+def quoted(text: str) -> str:
+    """A text as an SQL string."""
     valid = text.encode("utf-8", "replace").decode()  # a lone surrogate equals nothing stored
     return "'" + valid.replace("'", "''") + "'"
-
-
-# -- reading ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
-    """Which rows are searched at all."""
-
-    types: Sequence[str] | None = None
-    service: str | None = None
-    user_id: str | None = None
-    session_id: str | None = None
-    since_ns: int | None = None
-    """Rows of templates always pass: they have many times."""
-    until_ns: int | None = None
-
-    def sql(self) -> str | None:
-        """The condition, None when all rows pass."""
-        parts = []
-        if self.types is not None:
-            parts.append(f"type IN ({_listed(self.types)})" if self.types else "false")
-        for column, value in (
-            ("service_name", self.service),
-            ("user_id", self.user_id),
-            ("session_id", self.session_id),
-        ):
-            if value is not None:
-                parts.append(f"{column} = {_quoted(value)}")
-        if self.since_ns is not None:
-            parts.append(f"(time_unix_nano >= {int(self.since_ns)} OR memory_id IS NOT NULL)")
-        if self.until_ns is not None:
-            parts.append(f"time_unix_nano < {int(self.until_ns)}")
-        return " AND ".join(parts) or None
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """One row that was found."""
-
-    id: str
-    memory_id: str
-    """The memory to show: of a template row the one that stands for it, else the row's own id."""
-    time_unix_nano: int | None
-    """When that memory was, as it was indexed: finds it in the lake without reading all of it."""
-    text_score: float
-    """BM25; 0 when no word matched (or too many rows matched better)."""
-    vector_score: float
-    """Cosine of the (rounded) vectors; 0 when the row has none."""
-
-
-class IndexReader:
-    """Searches a home's index, also while it is written. MAY be used by one thread at a time."""
-
-    def __init__(self, home: Home, embedder_id: str) -> None:
-        state = read_state(home)
-        if state is None:
-            raise NotFound(
-                f"no index in {home.index} yet; it is made from the lake by: engram learn "
-                f"--home {home.root}"
-            )
-        _refuse_other(home, state, embedder_id)
-        self._home = home
-        with _lance_errors(home, "open"):
-            self._table = _connect(home, fresh_s=0).open_table(TABLE)
-        self._version = -1
-        self._codes: NDArray[np.uint8] | None = None
-        self._row_ids: NDArray[np.uint64] | None = None
-
-    def matches(
-        self,
-        text: Sequence[str],
-        vector: NDArray[np.float32] | None,
-        limit: int,
-        only: Filter | None = None,
-    ) -> list[Match]:
-        """The best `limit` rows by words and the best by vector, each with both scores."""
-        import numpy as np
-
-        where = only.sql() if only else None
-        with _lance_errors(self._home, "search"):
-            by_text = self._by_text(" ".join(text), limit, where) if text else {}
-            cosine: dict[int, float] = {}
-            if vector is not None and vector.any():
-                row_ids, codes = self._vectors(where)
-                scores = cosines(codes, vector)
-                best = np.arange(len(scores))
-                if len(scores) > limit:
-                    best = np.argpartition(scores, -limit)[-limit:]
-                wanted = np.isin(row_ids, np.fromiter(by_text, np.uint64, len(by_text)))
-                cosine = {
-                    int(row_ids[at]): float(scores[at])
-                    for at in np.union1d(best[scores[best] > 0], np.flatnonzero(wanted))
-                }
-            found = self._take(list({*by_text, *cosine}))
-        return [
-            Match(id_, memory or id_, time_ns, by_text.get(row, 0.0), cosine.get(row, 0.0))
-            for row, (id_, memory, time_ns) in found.items()
-        ]
-
-    def _by_text(self, text: str, limit: int, where: str | None) -> dict[int, float]:
-        # Nothing in the text is syntax: `words` leaves letters and digits, and the string form
-        # of a full-text query is a plain match of any word.
-        query = self._table.search(text, query_type="fts", fts_columns="search_text")
-        if where:
-            query = query.where(where, prefilter=True)
-        found = query.select(["_score"]).with_row_id(True).limit(limit).to_arrow()
-        return dict(zip(found["_rowid"].to_pylist(), found["_score"].to_pylist(), strict=True))
-
-    def _vectors(self, where: str | None) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
-        """Row ids and codes; kept (74 bytes a row) for as long as the table does not change."""
-        if where:
-            return self._scan(where)
-        version = self._table.version
-        if self._codes is None or self._row_ids is None or version != self._version:
-            self._row_ids, self._codes = self._scan(None)
-            self._version = version
-        return self._row_ids, self._codes
-
-    def _scan(self, where: str | None) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
-        query = self._table.search().select(["vector"]).with_row_id(True)
-        if where:
-            query = query.where(where)
-        found = query.to_arrow().combine_chunks()
-        row_ids = found["_rowid"].to_numpy()
-        column = found["vector"]
-        if not len(column):
-            import numpy as np
-
-            return row_ids, np.empty((0, CODE_BYTES), dtype=np.uint8)
-        flat = column.combine_chunks().flatten().to_numpy()
-        return row_ids, flat.reshape(-1, CODE_BYTES)
-
-    def _take(self, rows: list[int]) -> dict[int, tuple[str, str | None, int | None]]:
-        if not rows:
-            return {}
-        columns = ["id", "memory_id", "time_unix_nano"]
-        found = self._table.take_row_ids(rows).select(columns).with_row_id().to_arrow()
-        told = zip(*(found[name].to_pylist() for name in columns), strict=True)
-        return dict(zip(found["_rowid"].to_pylist(), told, strict=True))
-
-
-__all__ = [
-    "DIMS", "Filter", "IndexReader", "IndexWriter", "Match", "identity", "read_state", "schema",
-    "table_dir", "template_id", "words",
-]  # fmt: skip

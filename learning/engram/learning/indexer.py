@@ -12,15 +12,17 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from engram.exporters.embedding.codes import DIMS, pack
+from engram.exporters.embedding.codes import pack
 from engram.exporters.embedding.masking import bare
-from engram.exporters.embedding.static import StaticEmbedder
+from engram.exporters.embedding.models import BUILTIN, Embedder, canonical, load
 from engram.exporters.errors import EngramError, NotFound, StoreError
 from engram.exporters.home import Home
-from engram.exporters.index import IndexWriter, schema, template_id, words
+from engram.exporters.index import IndexWriter, current_table, read_state, schema, template_id
+from engram.exporters.index_read import hundredths
+from engram.exporters.words import words
 
 if TYPE_CHECKING:
     import duckdb
@@ -39,7 +41,7 @@ _CHARS: Final = 4_000
 
 _COLUMNS: Final = (
     "id, type, time_unix_nano, title, content[:?] AS content, service_name, user_id, session_id, "
-    "index_as"
+    "importance, index_as"
 )
 _INDEXED: Final = "id IS NOT NULL AND index_as IS DISTINCT FROM 'none'"
 _WITHDRAWN: Final = "withdrawn/"
@@ -52,33 +54,52 @@ _TEMPLATES_KEPT: Final = 50_000
 
 
 class Indexer:
-    """The one writer of a home's search index. Constructing loads the embedder, opens nothing.
+    """The one writer of a home's search index. Constructing opens nothing.
 
-    Not for several threads. `step` may be called while the lake is absent, locked or growing, and
-    while somebody deletes the index: it is made again.
+    The model is the one that the index was made with; `model` names that of a new index. A `table`
+    is one that is being built beside the index that is searched. Not for several threads. `step`
+    may be called while the lake is absent, locked or growing, and while somebody deletes the index:
+    it is made again.
     """
 
-    def __init__(self, home: Home) -> None:
+    def __init__(
+        self,
+        home: Home,
+        *,
+        model: str | None = None,
+        table: str | None = None,
+        download: bool = False,
+    ) -> None:
         self._home = home
-        self._embedder = StaticEmbedder(DIMS)
+        self._model = canonical(model) if model else None
+        self._table = table
+        self._download = download
+        self.read = 0
+        """Memories read from the lake."""
+        self._embedder: Embedder | None = None
         self._lake: duckdb.DuckDBPyConnection | None = None
         self._index: IndexWriter | None = None
         self._seen: object = None
         self._templates: dict[str, tuple[int, str]] = {}
         self._more = False
+        self._said = ""
 
-    def run(self, stop: threading.Event) -> None:
-        """Index until told to stop. Errors are logged once per cause and tried again."""
+    def run(self, stop: threading.Event, also: Callable[[], bool] | None = None) -> None:
+        """Index until told to stop. Errors are logged once per cause and tried again.
+
+        `also` is called before each step; it returns whether it wants to be called again at once.
+        """
         wait, cause = POLL_S, ""
         while not stop.is_set():
+            busy = also is not None and also()
             try:
                 self.step()
-                wait, cause = (0.0 if self._more else POLL_S), ""
+                wait, cause = (0.0 if self._more or busy else POLL_S), ""
             except EngramError as error:
                 if str(error) != cause:
                     _LOG.warning("indexing waits: %s", error)
                 wait, cause = min(max(wait, POLL_S) * 2, _MOST_BACKOFF_S), str(error)
-            stop.wait(wait)
+            stop.wait(0.0 if busy else wait)
         try:
             self.close()
         except EngramError as error:
@@ -159,6 +180,7 @@ class Indexer:
                 ).to_arrow_table()
                 for batch in memories.to_batches(max_chunksize=_PAGE):
                     written += self._write(index, batch)
+                self.read += memories.num_rows
                 index.watermarks[_key(collector)] = upto
                 index.save()
             if not more:
@@ -259,8 +281,29 @@ class Indexer:
             _LOG.info("the index in %s is gone and is made again", self._home.index)
             self._forget_index()
         if self._index is None:
-            self._index = IndexWriter(self._home, self._embedder.embedder_id)
+            table = self._table or current_table(self._home)
+            embedder = self._load(table)
+            self._index = IndexWriter(
+                self._home, embedder.embedder_id,
+                model=embedder.name, dims=embedder.dims, table=table,
+            )  # fmt: skip
         return self._index
+
+    def _load(self, table: str) -> Embedder:
+        """The model of this table; of one that is not there yet, the model that was asked for."""
+        state = read_state(self._home, table)
+        wanted = self._model or BUILTIN
+        name = str(state.get("model", BUILTIN)) if state else wanted
+        if self._model and name != self._model and self._said != name:
+            _LOG.warning(
+                "the index in %s was made with the model %s and is kept with it, though %s is "
+                "configured; change it with: engram reindex --model %s",
+                self._home.index, name, self._model, self._model,
+            )  # fmt: skip
+            self._said = name
+        if self._embedder is None or self._embedder.name != name:
+            self._embedder = load(name, download=self._download)
+        return self._embedder
 
     def _forget_index(self) -> None:
         self._index = None
@@ -274,8 +317,9 @@ class Indexer:
             if memory["index_as"] == "template":
                 self._collect_template(memory, shared)
             else:
-                memory["memory_id"] = None
-                memory["text"] = _text(memory["title"], memory["content"])
+                memory["memory_id"] = memory["template"] = None
+                memory["importance"] = hundredths(memory["importance"])
+                memory["text"] = text_of(memory["title"], memory["content"])
                 own[memory["id"]] = memory  # a merged one comes later, and counts
         index.upsert(self._rows(list(own.values())))
         index.add_templates(self._rows(list(shared.values())))
@@ -295,15 +339,16 @@ class Indexer:
         if before is not None and (before["time_unix_nano"], before["memory_id"]) <= age:
             return
         shared[id_] = {
-            "id": id_, "memory_id": memory["id"], "type": memory["type"],
+            "id": id_, "memory_id": memory["id"], "template": template, "type": memory["type"],
             "service_name": memory["service_name"], "user_id": None, "session_id": None,
-            "time_unix_nano": age[0], "text": bare(template),
+            "time_unix_nano": age[0], "importance": None, "text": bare(template),
         }  # fmt: skip
 
     def _rows(self, memories: list[dict[str, Any]]) -> pa.Table:
         import pyarrow as pa
 
-        columns = schema()
+        assert self._embedder is not None  # noqa: S101 - the index was opened
+        columns = schema(self._embedder.dims)
         if not memories:
             return columns.empty_table()
         codes = pack(self._embedder.embed([memory["text"] for memory in memories]))
@@ -326,8 +371,11 @@ def _key(collector: str | None) -> str:
     return collector or ""
 
 
-def _text(title: str | None, content: str | None) -> str:
-    """Title and content; a title that only repeats how the content begins is not said twice."""
+def text_of(title: str | None, content: str | None) -> str:
+    """What is indexed of a memory: title and content.
+
+    A title that only repeats how the content begins is not said twice.
+    """
     title, content = title or "", content or ""
     if content.startswith(title.rstrip("…. ")):
         return content

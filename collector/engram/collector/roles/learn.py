@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 
 from engram.collector.roles.process import Supervised, set_up_log, stop_event
 from engram.exporters.home import Home
 from engram.learning.enrich import Enricher
 from engram.learning.indexer import Indexer
+from engram.learning.reindex import Requests, only_writer
 
 _LOG = logging.getLogger("engram.learn")
 
@@ -16,16 +18,22 @@ _LEAVE_S = 2.0
 
 
 def run(home: Home, supervised: Supervised, log_level: str = "info") -> int:
-    """Run the indexer and the enricher; the exit code."""
+    """Run the indexer and the enricher; the exit code.
+
+    Raises:
+        HomeBusy: another process keeps this home's index.
+    """
     set_up_log(log_level)
     stop = stop_event(supervised)
-    indexer = Indexer(home)
-    enricher = threading.Thread(target=_enrich, args=(home, stop), name="enricher", daemon=True)
-    supervised.ready({})
-    _LOG.info("keeping the index of %s", home.root)
-    enricher.start()
-    indexer.run(stop)
-    enricher.join(_LEAVE_S)
+    home.create()
+    with only_writer(home):
+        indexer = Indexer(home, model=os.environ.get("ENGRAM_MODEL"))
+        enricher = threading.Thread(target=_enrich, args=(home, stop), name="enricher", daemon=True)
+        supervised.ready({})
+        _LOG.info("keeping the index of %s", home.root)
+        enricher.start()
+        indexer.run(stop, Requests(home).step)
+        enricher.join(_LEAVE_S)
     return 0
 
 

@@ -64,7 +64,7 @@ _CODE_INSIDE: Final = re.compile(
 )
 _CODE_FIRST: Final = re.compile(r"[^\w<]{0,3}[0-9]{1,5}(?![\w.,:-]*[0-9])", re.ASCII)
 _HAS_VOLATILE: Final = re.compile(r"[0-9@/\\]|[0-9a-fA-F]{4}-", re.ASCII)
-_PLACEHOLDER: Final = re.compile(r"<(?:uuid|time|email|url|ip|hex|path|n)>")
+PLACEHOLDER: Final = re.compile(r"<(?:uuid|time|email|url|ip|hex|path|n)>")
 _PUNCTUATION: Final = "[](){}<>\"'`.,;:=#"
 
 
@@ -89,7 +89,7 @@ def mask(text: str) -> str:
 
 def bare(text: str) -> str:
     """The masked text without its placeholders: what is embedded."""
-    return " ".join(_PLACEHOLDER.sub(" ", mask(text)).split())
+    return " ".join(PLACEHOLDER.sub(" ", mask(text)).split())
 
 
 def _names_code(word: str) -> bool:

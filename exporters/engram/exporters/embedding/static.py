@@ -46,6 +46,7 @@ class StaticEmbedder:
         import numpy as np
         from tokenizers import Tokenizer
 
+        self.name = "builtin"
         self.dims = dims
         self._tokenizer: Any = Tokenizer.from_file(
             str(_checked(MODEL_DIR / "tokenizer.json", TOKENIZER_SHA256))

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from engram.exporters import files
 from engram.exporters.errors import StoreError
 from engram.exporters.home import Home
-from engram.exporters.lake.attach import attach_sql, connect, quoted
+from engram.exporters.lake.attach import attach_sql, connect, parquet_options, quoted, set_options
 from engram.exporters.lake.schema import prepare
 from engram.exporters.memories import MEMORY_SCHEMA
 from engram.exporters.merge import merge
@@ -133,11 +133,13 @@ class LakeWriter:
         except Exception as error:
             raise StoreError(f"cannot open the lake {self._home.catalog}: {error}") from error
         connection.execute("USE lake")
+        set_options(connection)
         self._connection = connection
         for table in (*SCHEMAS, "schema_versions"):  # before DuckLake, which syncs no directory
             files.make_directory(self._folder(table))
         self._known_files = set(self._parquet())
         prepare(connection, before_commit=self._sync_everything_new)
+        set_options(connection, *SCHEMAS)
         connection.execute("CALL ducklake_delete_orphaned_files('lake', cleanup_all => true)")
         self._known_files = set(self._parquet())
         self._find_end()
@@ -509,8 +511,7 @@ class LakeWriter:
         row = self._connection.execute(
             f"COPY (SELECT {', '.join(SCHEMAS[table].names)} FROM {table} "
             f"WHERE filename IN ({names})) "
-            f"TO '{quoted(path)}' (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 7, "
-            f"ROW_GROUP_SIZE {_ROW_GROUP})"
+            f"TO '{quoted(path)}' ({parquet_options(table)})"
         ).fetchone()
         copied = row[0] if row else 0
         if copied != sum(file.rows - file.deleted for file in run):
@@ -695,8 +696,6 @@ _UNIQUE: Final = frozenset(
 )  # fmt: skip
 
 
-_ROW_GROUP: Final = 32_768
-"""Rows. A merge holds a row group in memory: 811 MB at DuckDB's 122,880 rows, 621 at these."""
 _REWRITE: Final = 0.05
 """A file is written anew when more of it than this is deleted."""
 

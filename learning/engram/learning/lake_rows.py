@@ -1,0 +1,162 @@
+"""What the lake says of the memories that were found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from engram.exporters.embedding.masking import PLACEHOLDER
+from engram.exporters.errors import NotFound, StoreError
+from engram.exporters.home import Home
+from engram.exporters.index import template_id
+from engram.exporters.index_read import Filter, Match
+
+if TYPE_CHECKING:
+    import duckdb
+
+_COLUMNS: Final = "id, type, time_unix_nano, title, content, service_name, source, trust"
+
+_OF_A_TEMPLATE: Final = 20
+"""The newest memories whose title looks like a template's, of which one must be of it."""
+
+
+class MemoryRow(NamedTuple):
+    """A memory as the lake has it."""
+
+    id: str
+    type: str
+    time_unix_nano: int | None
+    title: str | None
+    content: str | None
+    service: str | None
+    source: str | None
+    trust: str | None
+
+
+class LakeRows:
+    """Reads memories from the lake. Constructing opens nothing. Not for several threads."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._lake: duckdb.DuckDBPyConnection | None = None
+
+    def rows(self, matches: Sequence[Match], only: Filter) -> dict[str, MemoryRow]:
+        """By the id of the match, the memory to show, if there is one that passes the filter.
+
+        For a row of a template that is its oldest memory; where that one has left the lake or the
+        filter is about more than type and service, the newest memory of the template that passes.
+        """
+        if not matches:
+            return {}
+        shared = [match for match in matches if match.template is not None]
+        direct = [match for match in matches if match.template is None or not only.asks_lake]
+        told = self._by_id(direct, only)
+        found = {match.id: told[match.memory_id] for match in direct if match.memory_id in told}
+        return found | self._of_templates([one for one in shared if one.id not in found], only)
+
+    def close(self) -> None:
+        """Let go of the lake. Safe twice."""
+        lake, self._lake = self._lake, None
+        if lake is not None:
+            lake.close()
+
+    def _by_id(self, matches: Sequence[Match], only: Filter) -> dict[str, MemoryRow]:
+        """Memories by id, those that pass: the lake may have changed since they were indexed.
+
+        Ids are hashes, so looking for them alone reads every file; with the times only the row
+        groups of those times are read. A memory whose time was changed by a merge is looked for
+        again.
+        """
+        passes, values = _condition(only)
+        ids = [match.memory_id for match in matches]
+        times = [match.time_unix_nano for match in matches if match.time_unix_nano is not None]
+        rows: dict[str, MemoryRow] = {}
+        if times:
+            where = f"id IN ({_marks(ids)}) AND time_unix_nano IN ({_marks(times)})"
+            rows = self._select(where + passes, [*ids, *times, *values])
+        if missing := [one for one in ids if one not in rows]:
+            rows |= self._select(f"id IN ({_marks(missing)}){passes}", [*missing, *values])
+        return rows
+
+    def _select(self, where: str, values: list[Any]) -> dict[str, MemoryRow]:
+        found = self._ask(f"SELECT {_COLUMNS} FROM memories WHERE {where}", values)
+        return {row[0]: MemoryRow(*row) for row in found}
+
+    def _of_templates(self, matches: Sequence[Match], only: Filter) -> dict[str, MemoryRow]:
+        """The newest memory of each template that passes the filter."""
+        if not matches:
+            return {}
+        where, values = _condition(only)
+        cases, of_case = [], list[Any]()
+        for number, match in enumerate(matches):
+            cases.append(
+                "WHEN type = ? AND service_name IS NOT DISTINCT FROM ? "
+                f"AND coalesce(title, '') LIKE ? ESCAPE '\\' THEN {number}"
+            )
+            of_case += [match.type, match.service, _pattern(match.template or "")]
+        looked = self._ask(
+            "SELECT id, type, service_name, title, time_unix_nano FROM ("
+            f"SELECT *, CASE {' '.join(cases)} END AS number FROM memories "
+            f"WHERE index_as = 'template'{where}) WHERE number IS NOT NULL "
+            "QUALIFY row_number() OVER (PARTITION BY number ORDER BY time_unix_nano DESC, id) <= ? "
+            "ORDER BY time_unix_nano DESC, id",
+            [*of_case, *values, _OF_A_TEMPLATE],
+        )
+        newest: dict[str, Match] = {}
+        for id_, type_, service, title, time_ns in looked:
+            template = template_id(type_, service, title)[0]
+            newest.setdefault(template, Match(template, id_, time_ns, 0.0, 0.0))
+        chosen = [newest[match.id] for match in matches if match.id in newest]
+        told = self._by_id(chosen, only) if chosen else {}
+        return {one.id: told[one.memory_id] for one in chosen if one.memory_id in told}
+
+    def _ask(self, sql: str, values: list[Any]) -> list[tuple[Any, ...]]:
+        import duckdb
+
+        from engram.exporters.lake.attach import attach_read_only
+
+        for last in (False, True):
+            try:
+                if self._lake is None:
+                    self._lake = attach_read_only(self._home, threads=2, memory_limit="160MB")
+                return self._lake.execute(sql, values).fetchall()
+            except duckdb.CatalogException as error:
+                self.close()
+                raise NotFound(f"the lake in {self._home.lake} has no memories yet") from error
+            except duckdb.Error as error:
+                self.close()
+                if last:
+                    raise StoreError(
+                        f"cannot read the lake in {self._home.lake}: {error}"
+                    ) from error
+        raise AssertionError
+
+
+def _condition(only: Filter) -> tuple[str, list[Any]]:
+    """What a filter asks of the lake, as ` AND ...` with its values."""
+    asked = [
+        ("type IN (SELECT unnest(?::VARCHAR[]))", None if only.types is None else list(only.types)),
+        ("service_name = ?", only.service),
+        ("user_id = ?", only.user_id),
+        ("session_id = ?", only.session_id),
+        ("time_unix_nano >= ?", only.since_ns),
+        ("time_unix_nano < ?", only.until_ns),
+        # As the index rounds it.
+        ("round(coalesce(importance, 0) * 100) >= round(? * 100)", only.min_importance),
+    ]
+    given = [(sql, value) for sql, value in asked if value is not None]
+    return "".join(f" AND {sql}" for sql, _ in given), [value for _, value in given]
+
+
+def _pattern(template: str) -> str:
+    """A LIKE pattern for the titles that may be of a template; `mask` says which are."""
+    pieces = PLACEHOLDER.split(template)
+    escaped = [
+        piece.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_").replace(" ", "%")
+        for piece in pieces
+    ]
+    return "%".join(escaped) + "%"
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join("?" * len(values))
