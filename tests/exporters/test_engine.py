@@ -443,17 +443,17 @@ def test_a_sender_that_hung_up_disturbs_nobody(
 
 
 def test_a_broken_log_ends_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the disk refuses, senders are told to come again, and the process knows it must end."""
+    """When the disk fails, senders are told to come again, and the process knows it must end."""
     with running(tmp_path / "home") as engine:
         with monkeypatch.context() as patch:
 
             def full(*_: object) -> int:
-                raise OSError(28, "No space left on device")
+                raise OSError(5, "Input/output error")
 
             patch.setattr("engram.exporters.wal.os.writev", full)
-            with pytest.raises(Overloaded, match="No space"):
+            with pytest.raises(Overloaded, match="Input/output"):
                 send(engine, (Signal.TRACES, load.spans("x")))
-        with pytest.raises(Overloaded, match="No space"):
+        with pytest.raises(Overloaded, match="Input/output"):
             send(engine, (Signal.TRACES, load.spans("x")))
         assert isinstance(engine.failure, StoreError)
     with running(tmp_path / "home") as engine:
