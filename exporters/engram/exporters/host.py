@@ -3,7 +3,7 @@
 A process of its own, at low priority, because decoding, rules and commits cost several times what
 an export costs, and would take the app's interpreter lock and memory (docs/adr/005). It serves the
 exporters of all processes of this home, and leaves when the last has gone, or when a collector
-wants the home. `python -m engram.exporters.host --home HOME`.
+wants the home. `python -m engram.exporters.host --home HOME --app PID`.
 """
 
 from __future__ import annotations
@@ -28,19 +28,18 @@ _log = logging.getLogger("engram.engine")
 ROLE: Final = "engine of SDK exporters"
 LINGER_S: Final = 2.0
 """It stays this long after the last exporter hung up: another worker or script may follow."""
-_FIRST_S: Final = 15.0
-"""Whoever started it connects within this time, or is gone."""
 _LOOK_S: Final = 0.2
 _DRAIN_S: Final = 5.0
 """To commit the rest when a collector wants the home. What does not fit stays in the log."""
 _STUCK_S: Final = 60.0
 """An engine that nobody uses leaves by then even when it cannot commit."""
-_LOCK_WAIT_S: Final = 5.0
 _NICE: Final = 10
 
 
-def serve(home: Home, stop: threading.Event) -> None:
+def serve(home: Home, stop: threading.Event, *, app: int) -> None:
     """Run an engine and its control socket until told to stop, or until nobody exports any more.
+
+    `app` is the process that wanted it: it counts as an exporter for as long as it lives.
 
     Raises:
         HomeBusy: another process writes to this home, which is as good.
@@ -53,26 +52,36 @@ def serve(home: Home, stop: threading.Event) -> None:
     control = ControlServer(engine, give_up=stop.set)
     with ExitStack() as running:  # in reverse: nobody connects to an engine that drains
         running.callback(engine.shutdown, _DRAIN_S)
-        engine.start(_LOCK_WAIT_S)
+        engine.start()
         control.start()
         running.callback(control.shutdown)
-        begun = time.monotonic()
         while not stop.wait(_LOOK_S):
             if engine.failure is not None:
                 raise EngramError(f"the engine stopped: {engine.failure}")
             idle = control.idle_s
-            unused = idle >= time.monotonic() - begun - _LOOK_S  # by anyone, so far
-            if idle <= (_FIRST_S if unused else LINGER_S):
+            if idle <= LINGER_S or _lives(app):
                 continue
             if engine.committed >= engine.end or idle > _STUCK_S:
                 break
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it lives, as another user
+    return True
 
 
 def main() -> int:
     """Leave the app's session, and serve."""
     parser = argparse.ArgumentParser(prog="engram.exporters.host")
     parser.add_argument("--home", required=True)
-    home = Home.find(parser.parse_args().home)
+    parser.add_argument("--app", required=True, type=int)
+    arguments = parser.parse_args()
+    home = Home.find(arguments.home)
     if os.fork():
         os._exit(0)  # whoever started this waits for it, and is not bothered when the engine ends
     os.umask(0o022)
@@ -89,7 +98,7 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, on_signal)
     try:
-        serve(home, stop)
+        serve(home, stop, app=arguments.app)
     except HomeBusy as busy:
         _log.info("%s", busy)
     except EngramError as error:

@@ -287,14 +287,16 @@ class Wal:
         before = self._descriptor
         fresh = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            files.sync_directory(self._folder)
+            size = os.fstat(fresh).st_size
+            if not size:  # whoever wrote into it has synced its name before
+                files.sync_directory(self._folder)
         except BaseException:
             os.close(fresh)
             raise
         # Only now: a closed descriptor that is still ours would write into whatever file gets its
         # number.
         self._descriptor = fresh
-        self._segment_start, self._size = start, os.fstat(fresh).st_size
+        self._segment_start, self._size = start, size
         if before >= 0:
             os.close(before)
 

@@ -41,7 +41,10 @@ _SILENCE_S: Final = 60.0
 """A warning of the same kind is given once in this time."""
 _POLL_S: Final = 0.05
 _ANSWER_S: Final = 8.0
-_RESTART_S: Final = 10.0
+_BACKOFF_S: Final = (0.0, 0.5, 5.0, 60.0)
+"""Pauses before another engine is started, while none of them comes so far that it serves."""
+_SUCCESSOR_S: Final = 2.0
+"""Whoever served us has this long for a successor (a collector that takes the home over)."""
 _LOG_BYTES: Final = 1 << 30
 """What may wait in the log while no engine commits it."""
 _SEGMENT_BYTES: Final = 1 << 20
@@ -57,7 +60,6 @@ class Delivery:
         self._failing = False
         self._lost = 0
         self._warned: dict[str, float] = {}
-        self._started: float | None = None
         self._appended = False
         self._begin()
         leave_to_parent(self)
@@ -66,6 +68,10 @@ class Delivery:
         self._mutex = threading.Lock()
         self._connection: socket.socket | None = None
         self._stream: Any = None
+        self._engine: start.Started | None = None
+        self._starts = 0
+        self._started = 0.0
+        self._served: float | None = None
 
     def after_fork_in_child(self) -> None:
         """The connection is the parent's; a child makes its own."""
@@ -117,6 +123,7 @@ class Delivery:
                 self.flush(FLUSH_S)
         with self._mutex:
             self._hang_up()
+            self._forget_engine()
         start.stop_thread(self.home)
 
     def flush(self, timeout_s: float = FLUSH_S) -> bool:
@@ -173,7 +180,8 @@ class Delivery:
         raise BadRequest(str(answer.get("error")))
 
     def _log_in_turn(self, signal: Signal, body: bytes) -> None:
-        self.home.create()
+        if not self.home.wal.is_dir():
+            self.home.create()
         lock = HomeLock(self.home.lock)
         lock.acquire("an SDK exporter, for one append", 0.0 if self._failing else 0.2)
         try:
@@ -205,6 +213,7 @@ class Delivery:
             connection.close()
             raise
         self._connection, self._stream = connection, connection.makefile("rb")
+        self._starts = 0
         return True
 
     def _ask(self, request: dict[str, Any], body: bytes, timeout_s: float) -> dict[str, Any]:
@@ -227,6 +236,7 @@ class Delivery:
         connection, self._connection = self._connection, None
         stream, self._stream = self._stream, None
         if connection is not None:
+            self._served = time.monotonic()
             with contextlib.suppress(OSError):
                 stream.close()
                 connection.close()
@@ -243,11 +253,17 @@ class Delivery:
             )
             return False
         now = time.monotonic()
-        if self._started is not None and now - self._started < _RESTART_S:
+        if self._served is not None and now - self._served < _SUCCESSOR_S:
             return True
-        again, self._started = self._started is not None, now
+        if self._engine is not None and self._engine.alive():
+            return True
+        if now - self._started < _BACKOFF_S[min(self._starts, len(_BACKOFF_S) - 1)]:
+            return True
+        again = self._starts > 0 or self._served is not None
+        self._starts, self._started, self._served = self._starts + 1, now, None
+        self._forget_engine()
         try:
-            start.start_engine(self.home)
+            self._engine = start.start_engine(self.home)
         except (OSError, EngramError) as error:
             self._warn("engine", f"no engine can be started, telemetry stays in the log: {error}")
             return False
@@ -257,6 +273,11 @@ class Delivery:
                 "nothing is lost, another is started",
             )  # fmt: skip
         return True
+
+    def _forget_engine(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.forget()
 
     def _warn(self, kind: str, text: str) -> None:
         now = time.monotonic()

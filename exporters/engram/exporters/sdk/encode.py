@@ -1,6 +1,6 @@
 """SDK objects to OTLP bytes, written by hand: a quarter of the time of building messages.
 
-Keys, short strings, resources and scopes repeat from span to span, so their bytes are remembered.
+Keys, resources and scopes repeat from span to span, so their bytes are remembered.
 What comes out parses to the same message as the official encoder's; a property test says so.
 Where that encoder drops an attribute (a lone surrogate, an integer over 64 bits, a foreign type),
 the value is kept here as text. Metrics are few and go through the official encoder.
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Link, SpanContext, Status
 
 _MEMO: Final = 4096
-"""Attributes that are remembered; when they are more, all are forgotten."""
-_MEMO_CHARS: Final = 128
-"""Longer texts are not worth remembering: they rarely repeat."""
+"""Keys that are remembered; when they are more, all are forgotten."""
 _FEW: Final = 64
 """Resources and scopes that are remembered, with the objects, so that no id is used again."""
 
@@ -43,7 +41,15 @@ _STATUS: Final = [b"z\x00", b"z\x02\x18\x01", b"z\x02\x18\x02"]  # field 15, wit
 _FLAGS: Final = struct.pack("<BBI", 0x85, 1, _HAS_IS_REMOTE)  # field 16
 _FLAGS_REMOTE: Final = struct.pack("<BBI", 0x85, 1, _HAS_IS_REMOTE | _IS_REMOTE)
 
-_pairs: dict[tuple[str, Any], bytes] = {}
+_TEXTS: Final = [bytes((n + 2, 0x0A, n)) for n in range(126)]
+"""An AnyValue that holds a text of n bytes, up to the text."""
+_INTS: Final = [bytes((2, 0x18, n)) for n in range(128)]
+"""An AnyValue that holds n."""
+_HEADS: Final = {
+    tag: [tag + small for small in _SMALL] for tag in (b"J", b"2", b"\x0a", b"\x1a", b'"')
+}
+"""A KeyValue of n bytes, up to the key, in each field that has attributes."""
+
 _keys: dict[str, bytes] = {}
 _resources: dict[int, tuple[Resource, bytes]] = {}
 _scopes: dict[int, tuple[InstrumentationScope, bytes]] = {}
@@ -54,6 +60,8 @@ def _varint(number: int) -> bytes:
         return _SMALL[number]
     if number < 16384:
         return bytes((number & 127 | 128, number >> 7))
+    if number < 2097152:
+        return bytes((number & 127 | 128, number >> 7 & 127 | 128, number >> 14))
     out = bytearray()
     while number > 127:
         out.append(number & 127 | 128)
@@ -101,53 +109,48 @@ def _value(value: Any) -> bytes:
 
 
 def _key(key: str) -> bytes:
-    known = _keys.get(key)
-    if known is None:
-        if len(_keys) >= _MEMO:
-            _keys.clear()
-        known = _keys[key] = b"\x0a" + _sized(_text(key)) + b"\x12"
+    """What a KeyValue starts with: the key, and the tag of the value."""
+    if len(_keys) >= _MEMO:
+        _keys.clear()
+    known = _keys[key] = b"\x0a" + _sized(_text(key)) + b"\x12"
     return known
 
 
 def _pair(key: str, value: Any) -> bytes:
     """A KeyValue with its length in front."""
-    kind = type(value)
-    if kind is str:
-        text = value.encode() if value.isascii() else _text(value)
-        size = len(text)
-        if size < 126:
-            body = _key(key) + _SMALL[size + 2] + b"\x0a" + _SMALL[size] + text
-        else:
-            inner = b"\x0a" + _varint(size) + text
-            body = _key(key) + _varint(len(inner)) + inner
-    elif kind is int and 0 <= value < 16384:
-        number = _varint(value)
-        body = _key(key) + _SMALL[len(number) + 1] + b"\x18" + number
-    elif kind is float:
-        body = _key(key) + b"\x09!" + _double(value)
-    else:
-        body = _key(key) + _sized(_value(value))
-    size = len(body)
-    return (_SMALL[size] if size < 128 else _varint(size)) + body
+    return _sized((_keys.get(key) or _key(key)) + _sized(_value(value)))
 
 
 def _attributes(tag: bytes, attributes: Mapping[str, Any]) -> bytes:
     """All attributes, each behind the tag of its field."""
-    known = _pairs.get
-    encoded = []
-    for item in attributes.items():
-        value = item[1]
-        if type(value) is str and len(value) <= _MEMO_CHARS:
-            body = known(item)
-            if body is None:
-                body = _pair(item[0], value)
-                if len(_pairs) >= _MEMO:
-                    _pairs.clear()
-                _pairs[item] = body
+    heads = _HEADS[tag]
+    known = _keys.get
+    parts: list[bytes] = []
+    for key, value in attributes.items():
+        start = known(key) or _key(key)
+        kind = type(value)
+        if kind is str:
+            text = value.encode() if value.isascii() else _text(value)
+            size = len(text)
+            whole = size + len(start) + 3
+            if whole < 128:
+                parts += (heads[whole], start, _TEXTS[size], text)
+            else:
+                inner = b"\x0a" + _varint(size)
+                outer = _varint(size + len(inner))
+                whole = size + len(start) + len(inner) + len(outer)
+                parts += (tag, _varint(whole), start, outer, inner, text)
+        elif kind is int and 0 <= value < 128:
+            parts += (
+                heads[len(start) + 3] if len(start) < 125 else tag + _varint(len(start) + 3),
+                start,
+                _INTS[value],
+            )
+        elif kind is float:
+            parts += (tag, _varint(len(start) + 10), start, b"\x09!", _double(value))
         else:
-            body = _pair(item[0], value)
-        encoded.append(body)
-    return tag + tag.join(encoded)
+            parts += (tag, _pair(key, value))
+    return b"".join(parts)
 
 
 def _copied(attributes: Any) -> Mapping[str, Any]:
