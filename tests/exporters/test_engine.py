@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import logging
 import os
@@ -440,6 +441,24 @@ def test_a_sender_that_hung_up_disturbs_nobody(
         commit(engine)
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
     assert stored(Home(tmp_path / "home")).records == {("spans", "x"): 1, ("spans", "y"): 1}
+
+
+def test_a_full_disk_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While there is no room senders are told to come again; then all goes on by itself."""
+    with running(tmp_path / "home") as engine:
+        with monkeypatch.context() as patch:
+
+            def full(*_: object) -> int:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+            patch.setattr("engram.exporters.wal.os.writev", full)
+            for _ in range(2):
+                with pytest.raises(Overloaded, match="No space"):
+                    send(engine, (Signal.TRACES, load.spans("x")))
+        send(engine, (Signal.TRACES, load.spans("x")))
+        assert engine.failure is None
+        commit(engine)
+    assert stored(Home(tmp_path / "home")).records == {("spans", "x"): 1}
 
 
 def test_a_broken_log_ends_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

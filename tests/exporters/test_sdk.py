@@ -409,7 +409,7 @@ def test_a_long_path_is_no_problem(tmp_path: Path) -> None:
 def test_a_request_without_an_answer_is_sent_again(home: Home) -> None:
     """A holder that takes a request and dies before it answers: stored once, by the next way."""
     home.create()
-    heard = []
+    heard: list[bytes] = []
 
     def hang_up_once() -> None:
         connection, _ = listener.accept()

@@ -74,6 +74,7 @@ def _append(engine: Engine, signal: str, body: bytes) -> dict[str, Any]:
 
 class _Server(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
+    request_queue_size = 128  # many workers may come at once, when a holder has gone
     engine: Engine
     give_up: Callable[[], None] | None = None
 

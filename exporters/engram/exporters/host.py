@@ -84,6 +84,7 @@ def main() -> int:
     home = Home.find(arguments.home)
     if os.fork():
         os._exit(0)  # whoever started this waits for it, and is not bothered when the engine ends
+    os.setsid()
     os.umask(0o022)
     with contextlib.suppress(OSError):
         os.nice(_NICE)

@@ -158,7 +158,7 @@ class Delivery:
                 self._log_in_turn(signal, body)
                 self._start_engine()
                 return None
-            except (Overloaded, HomeBusy, ConnectionError, TimeoutError) as error:
+            except (Overloaded, HomeBusy, ConnectionError, TimeoutError, BlockingIOError) as error:
                 pause = error.retry_after_s if isinstance(error, Overloaded) else _POLL_S
                 if time.monotonic() + pause > deadline:
                     raise
