@@ -48,7 +48,8 @@ class Telling(EngramSpanExporter):
         return result
 
 provider = TracerProvider()
-provider.add_span_processor(SimpleSpanProcessor(Telling()))
+exporter = Telling()
+provider.add_span_processor(SimpleSpanProcessor(exporter))
 tracer = provider.get_tracer("app")
 def work(name):
     tracer.start_span(name).end()
@@ -292,7 +293,8 @@ def test_a_collector_takes_the_home(home: Home, tmp_path: Path) -> None:
 @pytest.mark.parametrize("engine", ["none", "thread"])
 def test_other_ways_to_commit(home: Home, engine: str) -> None:
     """Without an engine the log keeps all until one comes; in a thread nothing else is needed."""
-    code = "[work(f's{i}') for i in range(5)]\nprovider.shutdown()\n"
+    code = "[work(f's{i}') for i in range(5)]\n"
+    code += "exporter.force_flush(60000)\nprovider.shutdown()\n"
     heavy = "{'duckdb', 'polars', 'pyarrow', 'numpy', 'google.protobuf'}"
     code += f"if {engine == 'none'}: print(*({heavy} & set(sys.modules)))"
     told = end(start(home, code, ENGRAM_EXPORTER_ENGINE=engine))
