@@ -208,7 +208,7 @@ def main() -> None:
         app(arguments.app, arguments.spans, json.loads(arguments.endpoints))
         return
     names = [name for name in BASE if not (arguments.skip_thread and "thread" in name)]
-    folder = Path(tempfile.mkdtemp(prefix="engram-bench-"))
+    folder = Path(tempfile.mkdtemp(prefix="sdk-"))
     config = folder / "otel-config.yaml"
     config.write_text(_CONFIG)
     reader, writer = os.pipe()
