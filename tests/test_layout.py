@@ -7,6 +7,7 @@ import sys
 import sysconfig
 import tomllib
 import zipfile
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,27 @@ def test_light_install_stays_light() -> None:
         "'yaml'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_sdk_exporters_stay_light() -> None:
+    """Importing and making the exporters costs an app none of what only an engine needs."""
+    code = (
+        "import sys; from engram.exporters.sdk import *; EngramSpanExporter('x');"
+        "heavy = {'duckdb', 'polars', 'pyarrow', 'numpy', 'google.protobuf', 'grpc', 'isal',"
+        "'requests'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_sdk_exporters_are_found() -> None:
+    """`OTEL_TRACES_EXPORTER=engram` and its two sisters name our classes."""
+    found = {
+        signal: [one.value for one in entry_points(group=f"opentelemetry_{signal}_exporter")
+                 if one.name == "engram"]
+        for signal in ("traces", "logs", "metrics")
+    }  # fmt: skip
+    assert found == {
+        "traces": ["engram.exporters.sdk:EngramSpanExporter"],
+        "logs": ["engram.exporters.sdk:EngramLogRecordExporter"],
+        "metrics": ["engram.exporters.sdk:EngramMetricExporter"],
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import logging
 import os
@@ -442,18 +443,36 @@ def test_a_sender_that_hung_up_disturbs_nobody(
     assert stored(Home(tmp_path / "home")).records == {("spans", "x"): 1, ("spans", "y"): 1}
 
 
-def test_a_broken_log_ends_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the disk refuses, senders are told to come again, and the process knows it must end."""
+def test_a_full_disk_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While there is no room senders are told to come again; then all goes on by itself."""
     with running(tmp_path / "home") as engine:
         with monkeypatch.context() as patch:
 
             def full(*_: object) -> int:
-                raise OSError(28, "No space left on device")
+                raise OSError(errno.ENOSPC, "No space left on device")
 
             patch.setattr("engram.exporters.wal.os.writev", full)
-            with pytest.raises(Overloaded, match="No space"):
+            for _ in range(2):
+                with pytest.raises(Overloaded, match="No space"):
+                    send(engine, (Signal.TRACES, load.spans("x")))
+        send(engine, (Signal.TRACES, load.spans("x")))
+        assert engine.failure is None
+        commit(engine)
+    assert stored(Home(tmp_path / "home")).records == {("spans", "x"): 1}
+
+
+def test_a_broken_log_ends_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the disk fails, senders are told to come again, and the process knows it must end."""
+    with running(tmp_path / "home") as engine:
+        with monkeypatch.context() as patch:
+
+            def full(*_: object) -> int:
+                raise OSError(5, "Input/output error")
+
+            patch.setattr("engram.exporters.wal.os.writev", full)
+            with pytest.raises(Overloaded, match="Input/output"):
                 send(engine, (Signal.TRACES, load.spans("x")))
-        with pytest.raises(Overloaded, match="No space"):
+        with pytest.raises(Overloaded, match="Input/output"):
             send(engine, (Signal.TRACES, load.spans("x")))
         assert isinstance(engine.failure, StoreError)
     with running(tmp_path / "home") as engine:

@@ -285,6 +285,7 @@ def test_modes_do_not_depend_on_the_umask(tmp_path: Path) -> None:
         engine.admit(Signal.TRACES, load.spans("x"), Encoding.IDENTITY).result(10)
         engine.wait_committed(engine.end, 20)
         engine.shutdown(20)
+        assert os.umask(0o077) == 0o077  # it is the app's: nobody else may change it
     finally:
         os.umask(before)
     for path in (tmp_path / "home" / "lake").rglob("*"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -199,20 +201,78 @@ def test_a_disk_error_refuses_and_stays(tmp_path: Path, monkeypatch: pytest.Monk
 
         def full(descriptor: int, parts: object) -> int:
             gate.wait(10)
-            raise OSError(28, "No space left on device")
+            raise OSError(5, "Input/output error")
 
         monkeypatch.setattr(os, "writev", full)
         waiting = [wal.append(Signal.LOGS, Encoding.IDENTITY, b"bad") for _ in range(3)]
         gate.set()
         for future in waiting:
-            with pytest.raises(Overloaded, match="No space left"):
+            with pytest.raises(Overloaded, match="Input/output"):
                 future.result(10)
-        with pytest.raises(StoreError, match="No space left"):
+        with pytest.raises(StoreError, match="Input/output"):
             wal.append(Signal.LOGS, Encoding.IDENTITY, b"later")
         assert wal.backlog == wal.end
     monkeypatch.undo()
     with log(tmp_path) as wal:
         assert bodies(wal) == [b"good"]
+
+
+_FULL = """
+import os, resource, sys
+from pathlib import Path
+from engram.exporters.errors import Overloaded
+from engram.exporters.signals import Encoding, Signal
+from engram.exporters.wal import Wal
+
+def room(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+threaded = sys.argv[2] == "thread"
+wal = Wal(Path(sys.argv[1]))
+wal.open(group_commit=threaded)
+def put(body):
+    if threaded:
+        return wal.append(Signal.LOGS, Encoding.IDENTITY, body).result(10)
+    return wal.append_now(Signal.LOGS, Encoding.IDENTITY, body)
+put(b"before")
+room(1000)
+for _ in range(2):
+    try:
+        put(b"x" * 5000)
+    except Overloaded as error:
+        print(error)
+put(b"small")
+room(resource.RLIM_INFINITY)
+print(put(b"y" * 5000) == wal.end, wal.backlog == wal.end)
+wal.close()
+"""
+
+
+@pytest.mark.parametrize("writer", ["thread", "caller"])
+def test_a_full_disk_passes(tmp_path: Path, writer: str) -> None:
+    """A write that the kernel cut short for want of room leaves no trace, and the log goes on."""
+    done = subprocess.run(
+        [sys.executable, "-c", _FULL, str(tmp_path), writer], capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    *refused, last = done.stdout.splitlines()
+    assert refused == ["the write-ahead log cannot be written: File too large"] * 2
+    assert last == "True True"
+    with log(tmp_path) as wal:
+        assert bodies(wal) == [b"before", b"small", b"y" * 5000]
+        assert wal.damaged == []
+
+
+def test_turns_continue_a_segment(tmp_path: Path) -> None:
+    """Many short lives of a log leave few files, and an engine reads what all of them wrote."""
+    for i in range(20):
+        wal = Wal(tmp_path, segment_bytes=500)
+        wal.open(group_commit=False)
+        wal.append_now(Signal.LOGS, Encoding.IDENTITY, b"%03d" % i * 20)
+        wal.close()
+    assert len(list(tmp_path.glob("*.wal"))) < 6
+    with log(tmp_path) as wal:
+        assert bodies(wal) == [b"%03d" % i * 20 for i in range(20)]
 
 
 def test_a_failed_roll_keeps_the_old_segment(

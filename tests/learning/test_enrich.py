@@ -418,13 +418,11 @@ def test_the_index_learns_the_user(shared: Collecting) -> None:
 # ------------------------------------------------------------------------------- processes
 
 
-def test_admit_by_the_control_socket(shared: Collecting) -> None:
-    """What is admitted is durable when it is answered; what is no OTLP is refused in words."""
-    for more in (
-        {"signal": "logs", "body": "!"}, {"signal": "logs", "body": "AAAA"}, {"signal": "x"},
-    ):  # fmt: skip
-        with pytest.raises(EngramError, match="admit: "):
-            ask(shared.home, "admit", timeout_s=9.0, **more)
+def test_append_by_the_control_socket(shared: Collecting) -> None:
+    """What is no OTLP is refused in words, and nothing of it is logged."""
+    for name, body in (("logs", b"\x00"), ("x", b""), ("logs", b"\x0a\xff")):
+        with pytest.raises(EngramError, match="append: "):
+            ask(shared.home, "append", timeout_s=9.0, signal=name, body=body)
     assert shared.engine.end == shared.engine.committed
 
 

@@ -6,48 +6,44 @@ One JSON line asks, one JSON line answers. Standard library only: `engram status
 from __future__ import annotations
 
 import json
-import os
 import socket
-from typing import Any, Final
+from typing import Any
 
 from engram.exporters.errors import EngramError
 from engram.exporters.home import Home
-
-_PATH_MAX: Final = 100
-"""A Unix socket's path fits in 108 bytes on Linux and 104 on macOS."""
 
 
 class NotRunning(EngramError):
     """No `collect` serves this home."""
 
 
-def ask(home: Home, command: str, *, timeout_s: float = 30.0, **more: Any) -> dict[str, Any]:
+def ask(
+    home: Home, command: str, *, timeout_s: float = 30.0, body: bytes = b"", **more: Any
+) -> dict[str, Any]:
     """Send a command (see `engram.exporters.control`) to the running collect; its answer.
+
+    A `body` follows the line, which says how many `bytes` it has.
 
     Raises:
         NotRunning: nobody listens.
         EngramError: it answered with an error, or not in time.
     """
-    folder = None
-    path = str(home.control)
+    if body:
+        more["bytes"] = len(body)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout_s)
         try:
-            if len(os.fsencode(path)) > _PATH_MAX and os.path.isdir("/proc/self/fd"):
-                folder = os.open(home.root, os.O_RDONLY | os.O_DIRECTORY)
-                path = f"/proc/self/fd/{folder}/{home.control.name}"
-            connection.connect(path)
+            with home.control_address() as path:
+                connection.connect(path)
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
             raise NotRunning(
                 f"no collector runs in {home.root}; start one with: engram up --home {home.root}"
             ) from error
         except OSError as error:
             raise EngramError(f"cannot reach the collector by {home.control}: {error}") from error
-        finally:
-            if folder is not None:
-                os.close(folder)
         try:
-            connection.sendall(json.dumps({"command": command, **more}).encode() + b"\n")
+            line = json.dumps({"command": command, **more}).encode() + b"\n"
+            connection.sendall(line + body)
             with connection.makefile("rb") as stream:
                 line = stream.readline()
             answer = json.loads(line) if line else None

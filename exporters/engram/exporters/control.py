@@ -5,35 +5,39 @@
 | `status` | nothing | `Engine.status()` |
 | `flush` | commits what is durable now | `{"committed": position}` |
 | `compact` | a round of maintenance; merged files stay for `grace_s` | `{"compacted": true}` |
-| `admit` | takes an OTLP request: `signal`, `body` in base64 | `{"position": n}`, durable |
 | `sweep` | folds what got in twice past the recent sets | `{"removed": rows}` |
 | `rederive` | stores a slice of rebuilt memories, the file `slice` | `{"stale": ids}` |
+| `append` | logs the OTLP request of `bytes` bytes behind the line | `{"position": position}` |
+| `yield` | an engine of SDK exporters leaves the home to a collector | `{"yielding": true}` |
 
-Who may connect is decided by the home's mode (0700) and the socket's own (0600).
+A connection may ask again. `append` is answered when the request is durable; a problem that may
+pass has `retry_after_s` in its answer. Who may connect is decided by the home's mode (0700), the
+socket's own (0600), and the peer's user where the system tells it.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import os
+import socket
 import socketserver
+import struct
 import threading
-from pathlib import Path
+import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from engram.exporters.engine import Engine
-from engram.exporters.errors import EngramError, StoreError
+from engram.exporters.errors import EngramError, Overloaded, StoreError
+from engram.exporters.forks import leave_to_parent
 from engram.exporters.signals import Encoding, Signal
 from engram.exporters.slices import read_slice
 
-_COMMANDS: Final = ("status", "flush", "compact", "admit", "sweep", "rederive")
-_LINE_BYTES: Final = 8 << 20
-"""An `admit` carries a request; its sender keeps it far below this."""
-_PATH_BYTES: Final = 100
-"""A Unix socket's path fits in 108 bytes on Linux and 104 on macOS."""
+_COMMANDS: Final = ("status", "flush", "compact", "sweep", "append", "yield", "rederive")
+_LINE_BYTES: Final = 64 << 10
 _FLUSH_S: Final = 30.0
+_APPEND_S: Final = 30.0
 
 
 def answer(engine: Engine, request: dict[str, Any]) -> dict[str, Any]:
@@ -50,11 +54,6 @@ def answer(engine: Engine, request: dict[str, Any]) -> dict[str, Any]:
             grace = request.get("grace_s")
             engine.compact(grace_s=None if grace is None else float(grace))
             return {"compacted": True}
-        if command == "admit":
-            body = base64.b64decode(str(request.get("body", "")), validate=True)
-            signal = Signal(str(request.get("signal")))
-            taken = engine.admit(signal, body, Encoding.IDENTITY).result(_FLUSH_S)
-            return {"position": taken.position, "rejected": taken.rejected}
         if command == "sweep":
             return {"removed": engine.sweep()}
         if command == "rederive":
@@ -65,35 +64,110 @@ def answer(engine: Engine, request: dict[str, Any]) -> dict[str, Any]:
     return {"error": f"unknown command {command!r}; known: {', '.join(_COMMANDS)}"}
 
 
+def _append(engine: Engine, signal: str, body: bytes) -> dict[str, Any]:
+    try:
+        admitted = engine.admit(Signal(signal), body, Encoding.IDENTITY).result(_APPEND_S)
+    except Overloaded as error:
+        return {"error": str(error), "retry_after_s": error.retry_after_s}
+    except (EngramError, ValueError) as error:
+        return {"error": str(error)}
+    except TimeoutError:
+        return {"error": "the disk is slow", "retry_after_s": 1.0}
+    return {"position": admitted.position, "rejected": admitted.rejected}
+
+
 class _Server(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
+    request_queue_size = 128  # many workers may come at once, when a holder has gone
     engine: Engine
+    give_up: Callable[[], None] | None = None
+
+    def __init__(self, *arguments: Any) -> None:
+        self.connections: set[socket.socket] = set()
+        self.appenders = 0
+        self.used = time.monotonic()
+        self.guard = threading.Lock()
+        super().__init__(*arguments)
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Only our own user and root, where the system tells who it is."""
+        if not hasattr(socket, "SO_PEERCRED"):
+            return True
+        peer = request.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return struct.unpack("3i", peer)[1] in (0, os.getuid())
 
 
 class _Handler(socketserver.StreamRequestHandler):
+    server: _Server
+
     def handle(self) -> None:
-        assert isinstance(self.server, _Server)  # noqa: S101 - narrows the type
-        with contextlib.suppress(OSError):
-            line = self.rfile.readline(_LINE_BYTES)
-            try:
-                request = json.loads(line)
-                if not isinstance(request, dict):
-                    raise ValueError("not an object")
-            except ValueError as error:
-                reply: dict[str, Any] = {"error": f"one JSON object a line, please: {error}"}
-            else:
-                reply = answer(self.server.engine, request)
-            self.wfile.write(json.dumps(reply).encode() + b"\n")
+        appends = False
+        with self.server.guard:
+            self.server.connections.add(self.connection)
+        try:
+            with contextlib.suppress(OSError):
+                while line := self.rfile.readline(_LINE_BYTES):
+                    request = _parse(line)
+                    if request.get("command") == "append" and not appends:
+                        appends = True
+                        with self.server.guard:
+                            self.server.appenders += 1
+                    reply = self._reply(request)
+                    self.wfile.write(json.dumps(reply).encode() + b"\n")
+                    if reply.get("close"):
+                        return
+        finally:
+            with self.server.guard:
+                self.server.connections.discard(self.connection)
+                self.server.appenders -= appends
+                self.server.used = time.monotonic()
+
+    def _reply(self, request: dict[str, Any]) -> dict[str, Any]:
+        engine = self.server.engine
+        if request.get("command") == "append":
+            size = request.get("bytes")
+            limit = engine.settings.max_request_bytes
+            if not isinstance(size, int) or not 0 <= size <= limit:
+                return {"error": f"bytes must be a number up to {limit}", "close": True}
+            body = self.rfile.read(size)
+            if len(body) < size:
+                return {"error": "the request is not complete", "close": True}
+            return _append(engine, str(request.get("signal")), body)
+        if request.get("command") == "yield" and self.server.give_up is not None:
+            self.server.give_up()
+            return {"yielding": True}
+        return request if "error" in request else answer(engine, request)
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        request = json.loads(line)
+        if not isinstance(request, dict):
+            raise ValueError("not an object")
+    except ValueError as error:
+        return {"error": f"one JSON object a line, please: {error}"}
+    return request
 
 
 class ControlServer:
     """Serves the control socket of a home from a thread of its own."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, give_up: Callable[[], None] | None = None) -> None:
         self._engine = engine
+        self._give_up = give_up
         self._path = engine.home.control
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
+        leave_to_parent(self)
+
+    @property
+    def idle_s(self) -> float:
+        """How long no connection has been open that appended something; 0 while one is."""
+        server = self._server
+        if server is None:
+            return 0.0
+        with server.guard:
+            return 0.0 if server.appenders else time.monotonic() - server.used
 
     def start(self) -> None:
         """Bind and serve. The home's lock is held by now, so an old socket file is a dead one's.
@@ -103,37 +177,38 @@ class ControlServer:
         """
         self._path.unlink(missing_ok=True)
         try:
-            with _short(self._path) as path:
+            with self._engine.home.control_address() as path:
                 self._server = _Server(path, _Handler)
         except OSError as error:
             raise StoreError(f"cannot make the control socket {self._path}: {error}") from error
         self._path.chmod(0o600)
         self._server.engine = self._engine
+        self._server.give_up = self._give_up
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.2,), name="control", daemon=True
         )
         self._thread.start()
 
     def shutdown(self) -> None:
-        """Stop serving. Safe twice, and safe without `start`."""
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
-            self._server = None
-            self._path.unlink(missing_ok=True)
+        """Stop serving, and hang up on whoever is connected. Safe twice, and without `start`."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.shutdown()
+        server.server_close()
+        self._path.unlink(missing_ok=True)
+        with server.guard:
+            for connection in server.connections:
+                with contextlib.suppress(OSError):  # it just hung up by itself
+                    connection.shutdown(socket.SHUT_RDWR)
 
-
-@contextlib.contextmanager
-def _short(path: Path) -> Any:
-    """A name for `path` that fits into a socket address."""
-    if len(os.fsencode(path)) <= _PATH_BYTES or not os.path.isdir("/proc/self/fd"):
-        yield str(path)
-        return
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)
+    def after_fork_in_child(self) -> None:
+        """Close the copies: nobody answers in a child."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.socket.close()
+            for connection in server.connections:
+                os.close(connection.detach())
 
 
 __all__ = ["ControlServer", "answer"]

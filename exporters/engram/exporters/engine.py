@@ -14,7 +14,6 @@ DuckDB.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -30,10 +29,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from engram.exporters import files
 from engram.exporters.careful import CarefulReplay
-from engram.exporters.errors import BadRequest, HomeBusy, Overloaded, StoreError, TooLarge
+from engram.exporters.errors import BadRequest, Overloaded, StoreError, TooLarge
 from engram.exporters.follow import Follower
 from engram.exporters.home import Home
 from engram.exporters.inflate import inflate
+from engram.exporters.lock import SHORT_S, HomeLock
 from engram.exporters.otlp.check import check
 from engram.exporters.signals import Admission, Encoding, Process, Signal
 from engram.exporters.wal import Entry, Wal
@@ -117,8 +117,11 @@ class Counters:
 class Engine:
     """The only writer of a home. `start`, `admit` from any thread, `shutdown`."""
 
-    def __init__(self, home: Home, settings: EngineSettings | None = None) -> None:
+    def __init__(
+        self, home: Home, settings: EngineSettings | None = None, *, role: str = "engram collect"
+    ) -> None:
         self.home = home
+        self.role = role
         self.settings = settings or EngineSettings()
         self.counters = Counters()
         self._wal = Wal(home.wal, max_bytes=self.settings.max_wal_bytes)
@@ -132,7 +135,7 @@ class Engine:
         self._committed = 0
         self._last_commit = 0.0
         self._progress = threading.Condition()
-        self._lock_file: int | None = None
+        self._lock = HomeLock(home.lock)
         self._threads: list[threading.Thread] = []
         self._failure: BaseException | None = None
         self._resident = 0
@@ -147,16 +150,15 @@ class Engine:
 
     # ------------------------------------------------------------------ life
 
-    def start(self) -> None:
+    def start(self, lock_wait_s: float = SHORT_S) -> None:
         """Lock the home, open the log, and start the pipeline. Quick: the lake opens behind it.
 
         Raises:
             HomeBusy: another process writes to this home.
             StoreError: the home or its log cannot be used.
         """
-        os.umask(0o022)  # the home's own mode is the gate; what is inside a shared one is readable
         self.home.create()
-        self._lock()
+        self._lock.acquire(self.role, lock_wait_s)
         self._wal.open(self._careful.last_committed())
         for follower in self._followers:
             follower.open()
@@ -172,7 +174,7 @@ class Engine:
         """
         deadline = time.monotonic() + timeout_s
         if not self._threads:
-            self._unlock()
+            self._lock.release()
             return
         self._wal.close()
         if self._failure is None and self._ready.is_set() and not self._stop.is_set():
@@ -183,7 +185,7 @@ class Engine:
             thread.join(max(0.1, deadline - time.monotonic()))
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         if not self._threads:  # else the lock stays: a late commit must not meet another writer
-            self._unlock()
+            self._lock.release()
 
     def follow(self, name: str, signals: frozenset[Signal]) -> Follower:
         """A reader of the log with a position of its own. Before `start`.
@@ -203,26 +205,6 @@ class Engine:
             self._stop.set()
             with self._progress:
                 self._progress.notify_all()
-
-    def _lock(self) -> None:
-        descriptor = os.open(self.home.lock, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 64).decode(errors="replace").strip()
-            os.close(descriptor)
-            raise HomeBusy(
-                f"{self.home.root} is written by another process (pid {holder or 'unknown'}); "
-                "stop it, or use another home with --home"
-            ) from None
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
-        self._lock_file = descriptor
-
-    def _unlock(self) -> None:
-        if self._lock_file is not None:
-            os.close(self._lock_file)
-            self._lock_file = None
 
     @property
     def failure(self) -> BaseException | None:
@@ -389,6 +371,7 @@ class Engine:
         return {
             "home": str(self.home.root),
             "pid": os.getpid(),
+            "role": self.role,
             "ready": self._ready.is_set(),
             "durable": self._wal.end,
             "committed": self._committed,

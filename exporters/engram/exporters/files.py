@@ -23,11 +23,26 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def make_directory(path: Path, mode: int = 0o755) -> None:
-    """Make a directory, parents too, whose names survive a power cut. One that is there is kept."""
+    """Make a directory, parents too, whose names survive a power cut. One that is there is kept.
+
+    The mode is what is asked for, whatever the umask: that one belongs to the whole process.
+    """
     if not path.parent.is_dir():
         make_directory(path.parent)
-    path.mkdir(mode=mode, exist_ok=True)
+    try:
+        path.mkdir(mode=mode)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+    else:
+        path.chmod(mode)
     sync_directory(path.parent)
+
+
+def publish(path: Path) -> None:
+    """Let whoever may enter the folder read a file, whatever the umask, and sync it."""
+    path.chmod(0o644)
+    sync_file(path)
 
 
 def sync_directory(path: Path) -> None:

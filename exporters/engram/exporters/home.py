@@ -7,14 +7,20 @@ shares what is queryable and nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from engram.exporters import files
 from engram.exporters.errors import StoreError
 
 DEFAULT_HOME = "./.engram"
+
+_SOCKET_PATH_BYTES: Final = 100
+"""A Unix socket's path fits in 108 bytes on Linux and 104 on macOS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +76,21 @@ class Home:
 
     @property
     def control(self) -> Path:
-        """Unix socket of `collect`: status, flush, compact."""
+        """Unix socket of whoever holds the lock: status, flush, compact, append."""
         return self.root / "collect.sock"
+
+    @contextlib.contextmanager
+    def control_address(self) -> Iterator[str]:
+        """A name for `control` that fits into a socket address, for as long as the block runs."""
+        path = str(self.control)
+        if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES or not os.path.isdir("/proc/self/fd"):
+            yield path
+            return
+        folder = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield f"/proc/self/fd/{folder}/{self.control.name}"
+        finally:
+            os.close(folder)
 
     def create(self) -> None:
         """Make the directories with their modes. Keeps the mode of a home that exists already.

@@ -13,6 +13,7 @@ skipped, counted, and reported.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import threading
@@ -28,6 +29,7 @@ from typing import Final
 
 from engram.exporters import files
 from engram.exporters.errors import Overloaded, StoreError
+from engram.exporters.forks import leave_to_parent
 from engram.exporters.signals import Encoding, Signal
 
 _HEADER: Final = struct.Struct("<4sIBBQI")  # magic, body length, signal, encoding, arrival ns, crc
@@ -35,6 +37,8 @@ _MAGIC: Final = b"ENG1"
 _SIGNALS: Final = list(Signal)
 _ENCODINGS: Final = list(Encoding)
 _IOV_MAX: Final = 512
+_NO_ROOM: Final = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+"""Errors that pass when somebody makes room. After any other the disk cannot be trusted."""
 HEADER_BYTES: Final = _HEADER.size
 
 
@@ -106,15 +110,18 @@ class Wal:
         """Position behind the last durable record."""
         self.damaged: list[str] = []
         """What was skipped at opening because the medium damaged it."""
+        leave_to_parent(self)
 
     # ------------------------------------------------------------------ life
 
-    def open(self, committed: int = 0) -> None:
+    def open(self, committed: int = 0, *, group_commit: bool = True) -> None:
         """Find the end of what is sound, cut off what a crash tore, and start the writer.
 
         `committed` is a position the lake already holds: the log never hands out a lower one, even
-        when its segments are gone.
+        when its segments are gone. Without `group_commit` there is no writer, only `append_now`,
+        and a small last segment is continued: many short lives must not leave many files.
         """
+        start = None
         segments = self._segments()
         end = committed
         if segments:
@@ -128,12 +135,15 @@ class Wal:
                     file.truncate(sound)
                 files.sync_file(path)
             end = max(end, last + sound)
+            if not group_commit and end == last + sound and sound < self._segment_bytes:
+                start = last
         else:
             self._released = committed
         self.end = end
-        self._new_segment(end)
-        self._thread = threading.Thread(target=self._run, name="wal", daemon=True)
-        self._thread.start()
+        self._new_segment(end if start is None else start)
+        if group_commit:
+            self._thread = threading.Thread(target=self._run, name="wal", daemon=True)
+            self._thread.start()
 
     def close(self) -> None:
         """Write what is waiting, then stop. Safe twice, and safe without `open`."""
@@ -143,11 +153,20 @@ class Wal:
         if self._thread:
             self._thread.join()
             self._thread = None
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
         with self._readable:
             self._readable.notify_all()
+
+    def after_fork_in_child(self) -> None:
+        """The log is the parent's: a child has no thread that writes it, and must not."""
+        descriptor, self._descriptor = self._descriptor, -1
+        self._wake, self._readable = threading.Condition(), threading.Condition()
+        self._io = threading.Lock()
+        self._closing, self._thread = True, None
+        if descriptor >= 0:
+            os.close(descriptor)
 
     # ------------------------------------------------------------------ write
 
@@ -164,22 +183,50 @@ class Wal:
             StoreError: the disk refused an earlier write.
         """
         size = HEADER_BYTES + len(body)
-        if self.backlog + size > self._max_bytes:
-            raise Overloaded("the write-ahead log is full; the lake is behind", 2.0)
-        ids = _SIGNALS.index(signal), _ENCODINGS.index(encoding)
-        now = time.time_ns()
-        crc = _crc(body, len(body), *ids, now)
-        head = _HEADER.pack(_MAGIC, len(body), *ids, now, crc)
         future: Future[int] = Future()
+        waiting = _Waiting(self._head(signal, encoding, body), body, future)
         with self._wake:
             if self._broken is not None:
                 raise StoreError(f"the write-ahead log cannot be written: {self._broken}")
             if self._closing:
                 raise Overloaded("shutting down", 1.0)
-            self._waiting.append(_Waiting(head, body, future))
+            self._waiting.append(waiting)
             self._queued_bytes += size
             self._wake.notify()
         return future
+
+    def append_now(self, signal: Signal, encoding: Encoding, body: bytes) -> int:
+        """Write a record in the calling thread; the position behind it, once it is durable.
+
+        Raises:
+            Overloaded: the log is at its size limit, or the disk is full.
+            OSError: the disk refused for another reason.
+        """
+        waiting = _Waiting(self._head(signal, encoding, body), body, Future())
+        try:
+            return self._write([waiting])[0]
+        except OSError as error:
+            if not self._cut_back(error):
+                raise
+            raise _refused(error) from error
+
+    def _head(self, signal: Signal, encoding: Encoding, body: bytes) -> bytes:
+        if self.backlog + HEADER_BYTES + len(body) > self._max_bytes:
+            raise Overloaded("the write-ahead log is full; the lake is behind", 2.0)
+        ids = _SIGNALS.index(signal), _ENCODINGS.index(encoding)
+        now = time.time_ns()
+        return _HEADER.pack(_MAGIC, len(body), *ids, now, _crc(body, len(body), *ids, now))
+
+    def _cut_back(self, error: OSError) -> bool:
+        """Cut off what a full disk left of a group; whether the log goes on when there is room."""
+        if error.errno not in _NO_ROOM:
+            return False
+        try:
+            with self._io:
+                os.ftruncate(self._descriptor, self._size)
+        except OSError:
+            return False
+        return True
 
     def _run(self) -> None:
         while True:
@@ -194,16 +241,20 @@ class Wal:
             try:
                 ends = self._write(group)
             except OSError as error:
+                over = not self._cut_back(error)
                 with self._wake:
-                    self._broken = error
-                    group += self._waiting
-                    self._waiting.clear()
-                    self._queued_bytes = 0
+                    if over:
+                        self._broken = error
+                        group += self._waiting
+                        self._waiting.clear()
+                        self._queued_bytes = 0
+                    else:
+                        self._queued_bytes -= sum(HEADER_BYTES + len(w.body) for w in group)
                 for waiting in group:
-                    waiting.future.set_exception(
-                        Overloaded(f"the write-ahead log cannot be written: {error.strerror}", 5.0)
-                    )
-                return
+                    waiting.future.set_exception(_refused(error))
+                if over:
+                    return
+                continue
             with self._wake:
                 self._queued_bytes -= sum(HEADER_BYTES + len(w.body) for w in group)
             for waiting, end in zip(group, ends, strict=True):
@@ -241,14 +292,16 @@ class Wal:
         before = self._descriptor
         fresh = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            files.sync_directory(self._folder)
+            size = os.fstat(fresh).st_size
+            if not size:  # whoever wrote into it has synced its name before
+                files.sync_directory(self._folder)
         except BaseException:
             os.close(fresh)
             raise
         # Only now: a closed descriptor that is still ours would write into whatever file gets its
         # number.
         self._descriptor = fresh
-        self._segment_start, self._size = start, os.fstat(fresh).st_size
+        self._segment_start, self._size = start, size
         if before >= 0:
             os.close(before)
 
@@ -355,6 +408,10 @@ class Hold:
         with self._lock:
             self.position = max(self.position, position)
             self.lost += lost
+
+
+def _refused(error: OSError) -> Overloaded:
+    return Overloaded(f"the write-ahead log cannot be written: {error.strerror}", 5.0)
 
 
 def _parse_head(head: bytes) -> tuple[int, int, int, int, int] | None:

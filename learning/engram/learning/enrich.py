@@ -15,7 +15,6 @@ changes nothing.
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import os
@@ -348,8 +347,7 @@ class Enricher:
     def _send(self, patches: Iterable[Patch]) -> int:
         sent = 0
         for some in _chunks(list(patches), _EVENTS):
-            body = base64.b64encode(request(some)).decode()
-            ask(self._home, "admit", signal=str(Signal.LOGS), body=body)
+            ask(self._home, "append", signal=str(Signal.LOGS), body=request(some))
             sent += sum(len(patch.memory_ids) for patch in some)
         return sent
 

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from engram.collector.component import Component, Kind
 from engram.collector.config import Config, check_rules
+from engram.collector.control import ask
 from engram.collector.debug import DebugReporter
 from engram.collector.exporters.build import forwarders
 from engram.collector.health import HealthServer
@@ -39,7 +40,7 @@ from engram.collector.roles.process import Supervised, set_up_log, stop_event
 from engram.collector.rules import rules_of
 from engram.exporters.control import ControlServer
 from engram.exporters.engine import Engine, EngineSettings
-from engram.exporters.errors import StoreError
+from engram.exporters.errors import EngramError, HomeBusy, StoreError
 from engram.exporters.home import Home
 from engram.exporters.signals import Intake
 
@@ -51,6 +52,9 @@ _DRAIN_S: Final = 3.0
 _LOOK_S: Final = 0.5
 """How often it is looked whether the engine still lives. A dead one ends the process: `up` starts
 another, which replays the log."""
+
+_YIELD_S: Final = 12.0
+"""An engine of SDK exporters commits what it has, and has left the home by then."""
 
 _SWITCH_S: Final = 0.0005
 """A receiver's thread waits this long for the interpreter while the decoder computes, not 5 ms: an
@@ -95,7 +99,7 @@ def run(home: Home, config: Config, supervised: Supervised) -> int:
         if health is not None:
             health.start()
             running.callback(health.shutdown)
-        engine.start()
+        take_home(engine)
         running.callback(engine.shutdown, _DRAIN_S)
         for forwarder in sending:
             forwarder.start()
@@ -133,6 +137,26 @@ def run(home: Home, config: Config, supervised: Supervised) -> int:
         _LOG.info("stopping")
     _LOG.info("stopped")
     return 0
+
+
+def take_home(engine: Engine) -> None:
+    """Start the engine; an engine of SDK exporters leaves the home to us, and they come to us.
+
+    Raises:
+        HomeBusy: another collector writes to this home, or the other engine does not leave.
+    """
+    try:
+        engine.start()
+    except HomeBusy:
+        try:
+            ask(engine.home, "yield", timeout_s=_YIELD_S)
+        except EngramError:
+            pass  # another collector, or whoever had the home has just gone
+        else:
+            _LOG.info("the engine of SDK exporters leaves %s to this collector", engine.home.root)
+            engine.start(_YIELD_S)
+            return
+        raise
 
 
 def debug_reporters(home: Home, config: Config) -> Iterator[DebugReporter]:

@@ -129,6 +129,9 @@ class LakeWriter:
         """
         connection = connect(threads=1, memory_limit="400MB")
         try:
+            if not self._home.catalog.exists():  # SQLite gives its other files the mode of this one
+                self._home.catalog.touch()
+                files.publish(self._home.catalog)
             connection.execute(attach_sql(self._home, read_only=False))
         except Exception as error:
             raise StoreError(f"cannot open the lake {self._home.catalog}: {error}") from error
@@ -274,7 +277,7 @@ class LakeWriter:
             store_schema=False,
             use_dictionary=[c for c in schema.names if c not in _UNIQUE],
         )
-        files.sync_file(path)
+        files.publish(path)
         return path
 
     @contextmanager
@@ -314,7 +317,7 @@ class LakeWriter:
         now = set(self._parquet())
         fresh = now - self._known_files
         for path in fresh:
-            files.sync_file(path)
+            files.publish(path)
         for folder in {path.parent for path in fresh}:
             files.sync_directory(folder)
         self._known_files = now
