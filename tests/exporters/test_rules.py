@@ -515,7 +515,9 @@ def test_llm_messages_of_no_sense(text: str) -> None:
 
 def test_no_llm_call() -> None:
     """Agent and tool spans of the dialect are no LLM call."""
-    assert types("span", record("span", {"gen_ai.operation.name": "execute_tool"})) == []
+    tool = record("span", {"gen_ai.operation.name": "execute_tool"})
+    assert types("span", tool) == ["api_call"]
+    assert types("span", record("span", {"gen_ai.operation.name": "embeddings"})) == []
 
 
 # --- failures
