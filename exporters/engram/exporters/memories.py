@@ -49,7 +49,7 @@ MEMORY_SCHEMA: Final[dict[str, pl.DataType]] = {
     "sources": pl.List(
         pl.UInt64()
     ),  # content_hash of each record it was made from; merges to the union
-    "source": pl.String(),  # which kind of record speaks: mark, event, log, span, span_event, metric
+    "source": pl.String(),  # which kind of record speaks: mark, event, log, span, metric ...
     "trust": pl.String(),  # operator, app, agent, browser, unknown: from the authenticated source
     "ranks": pl.String(),  # one digit a prioritised field: the rank of the record its value is from
     "valid_from": pl.Int64(),

@@ -1,6 +1,6 @@
 """Metric points to the rows that the rules see: one per series and window of five minutes.
 
-A series is a resource, a scope, a metric (name, type, unit) and its attributes, whatever their order.
+A series is a resource, a scope, a metric (name, type, unit) and its attributes in any order.
 A row names its series and window, which make the memory's id, and holds the hashes of its points.
 It says nothing that needs the point before: deltas, rates and quantiles are computed by the view
 `metric_windows` from the stored points, so the order of arrival cannot change them.
@@ -72,7 +72,7 @@ def metric_frame(
     wanted: frozenset[str] = frozenset(),
     resource_wanted: frozenset[str] = frozenset(),
 ) -> pl.DataFrame:
-    """The rows of a batch of points (the columns of `METRICS`); points without a value are left out.
+    """The rows of a batch of points (the columns of `METRICS`), points without a value left out.
 
     `wanted` and `resource_wanted` are the keys that rules read: each that occurs becomes a column
     `attr:KEY` or `res:KEY`.

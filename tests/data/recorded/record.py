@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import socket
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -167,6 +168,7 @@ def work() -> None:
 
 
 def main() -> None:
+    """Record one family."""
     family, output = sys.argv[1], Path(sys.argv[2])
     os.environ["OTEL_SEMCONV_STABILITY_OPT_IN"] = "gen_ai_latest_experimental"
     os.environ["OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"] = (
@@ -206,6 +208,7 @@ def main() -> None:
     )
     for path in {sys.prefix, str(Path(__file__).parent), sys.base_prefix}:
         text = text.replace(path, "/app")
+    text = text.replace(socket.gethostname(), "worker")
     output.write_text(text + "\n", "utf-8")
 
 

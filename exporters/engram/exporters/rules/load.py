@@ -213,7 +213,7 @@ class Rule:
     exclusive: bool = False
     """Its records are hidden from all other rules."""
     rank: Value | None = None
-    """Who speaks where several records make one memory, 1 to 5; by the kind of record if left out."""
+    """Who speaks where several records make one memory, 1 to 5; else the kind of record says it."""
     moment: Literal["start", "end"] | None = None
     """A point in time, no end and no duration: for a span its start or its end."""
     enabled: bool = True
