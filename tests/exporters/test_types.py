@@ -153,6 +153,8 @@ MADE = [
                                    error="GraphInterrupt"), "ask ✓ 15 ms", {"outcome": "ok"}),
     Case("request_intent", span({"http.method": "POST", "http.route": "/ask"}, kind=2),
          "Intent: POST /ask"),
+    Case("request_intent", span({"engram.request.arguments": '{"q":1}'}, name="fastapi.endpoint",
+                                parent_span_id=bytes([2] * 8)), "Intent: fastapi.endpoint"),
     Case("request_outcome", span({"http.request.method": "GET", "url.path": "/x",
                                   "http.response.status_code": 404}, kind=2),
          "GET /x → 404 in 15 ms"),
@@ -289,9 +291,7 @@ def test_makes(case: Case) -> None:
         assert seen == (pytest.approx(expected) if isinstance(expected, float) else expected), name
 
 
-@pytest.mark.parametrize(
-    "case", NEARLY, ids=[f"{case.type}-{i}" for i, case in enumerate(NEARLY)]
-)
+@pytest.mark.parametrize("case", NEARLY, ids=[f"{case.type}-{i}" for i, case in enumerate(NEARLY)])
 def test_makes_not(case: Case) -> None:
     """The record looks like one that makes this type, and makes none."""
     found = remember(case.record, resource=case.resource, scope=case.scope)

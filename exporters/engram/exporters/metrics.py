@@ -5,9 +5,11 @@ A row names its series and window, which make the memory's id, and holds the has
 It says nothing that needs the point before: deltas, rates and quantiles are computed by the view
 `metric_windows` from the stored points, so the order of arrival cannot change them.
 
-Five minutes: SDKs export every 60 s, so a window of one minute would make a memory of nearly every
-point, and a longer one would blur what people ask for ("when did it get slow?").
-At the default interval five minutes are a fifth of the points (`bench/metric_rows.py`).
+Five minutes: SDKs export every 60 s, so a window of one minute would make a memory of every
+point, and a quarter of an hour would blur what people ask for ("when did it get slow?").
+100 series sent for an hour are 6,000 memories with one minute, 1,200 with five, 400 with fifteen,
+at 60 s as at 10 s between exports (`bench/metric_rows.py`).
+What it costs: each later commit that adds to a window writes its rows again.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import duckdb
 from engram.exporters.errors import StoreError
 from engram.exporters.memories import MEMORY_TYPES
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 
 def _sql() -> Traversable:

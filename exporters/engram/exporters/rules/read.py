@@ -149,10 +149,10 @@ def _flat(attributes: str, asked: bool) -> list[dict[str, Any]]:
             message[name] = value
     for number, _ in sorted(pieces):
         messages[number].setdefault("contents", [])
-    for (number, _), piece in sorted(pieces.items()):
-        messages[number]["contents"].append(piece)
-    for (number, _), call in sorted(calls.items()):
-        messages[number].setdefault("tool_calls", []).append(call)
+    for (number, _), part in sorted(pieces.items()):
+        messages[number]["contents"].append(part)
+    for (number, _), made in sorted(calls.items()):
+        messages[number].setdefault("tool_calls", []).append(made)
     if not messages and isinstance(raw := values.get(_RAW[asked]), str) and not raw.startswith("{"):
         return [{"role": "user" if asked else "assistant", "content": raw}]
     return [messages[number] for number in sorted(messages)]

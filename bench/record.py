@@ -1,9 +1,9 @@
 """Record what the real client libraries and instrumentations send, against a fake server.
 
-    python record.py FAMILY OUTPUT.json
+    python bench/record.py FAMILY tests/data/recorded/FAMILY.json
 
 FAMILY is `official`, `official_event`, `traceloop`, `openinference` or `celery`.
-Run it in a scratch environment that has the libraries of that family (see README.md): they are no
+Run it in a scratch environment that has the libraries of that family (`tests/data/recorded/README.md`): they are no
 dependency of Engram, and the tests only read the files.
 """
 
