@@ -3,8 +3,9 @@
     python bench/record.py FAMILY tests/data/recorded/FAMILY.json
 
 FAMILY is `official`, `official_event`, `traceloop`, `openinference` or `celery`.
-Run it in a scratch environment that has the libraries of that family (`tests/data/recorded/README.md`): they are no
-dependency of Engram, and the tests only read the files.
+Run it in a scratch environment that has the libraries of that family, as
+`tests/data/recorded/README.md` says: they are no dependency of Engram, and the tests only read
+the files.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ The bar is 6 us CPU with all rules on.
 
     python bench/rules.py --each
 
-What each rule costs: its condition on 1,000 spans of the shop (`bench/telemetry.py`), and one memory it makes (of 1,000 equal records from `tests/exporters/test_types.py`).
+What each rule costs: its condition on 1,000 spans of the shop (`bench/telemetry.py`), and one
+memory it makes (of 1,000 equal records from `tests/exporters/test_types.py`).
 A rule whose attributes no record of a batch has costs nothing: it is left out when the rules are
 compiled for the batch's columns.
 """

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import random
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -19,12 +21,16 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMet
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
 from tests.exporters.remembering import RULES, T0, made_of, pairs, request
 
+from engram.exporters.engine import Engine, EngineSettings
+from engram.exporters.home import Home
 from engram.exporters.lake import schema
+from engram.exporters.lake.attach import attach_read_only
 from engram.exporters.merge import merge_frame
 from engram.exporters.metrics import WINDOW_NS
 from engram.exporters.otlp.decode import Decoder
 from engram.exporters.otlp.values import NoRedaction
-from engram.exporters.signals import Signal
+from engram.exporters.rules import Rules
+from engram.exporters.signals import Encoding, Signal
 
 START = T0 // WINDOW_NS * WINDOW_NS
 MINUTE = 60_000_000_000
@@ -242,6 +248,41 @@ def test_any_order_and_split(data: st.DataObject) -> None:
     sent = data.draw(st.permutations(points))
     cut = data.draw(st.integers(0, len(sent)))
     assert windows([sent[:cut], sent[cut:]]) == windows([points])
+
+
+def test_rules_see_labels_and_resource() -> None:
+    """A user's rule may ask for a metric's attributes and its resource."""
+    rule: dict[str, Any] = {
+        "name": "stock",
+        "type": "stock_level",
+        "signal": "metric",
+        "when": [
+            {"value": "name", "is": "orders"},
+            {"value": "attr:k", "is": "v"},
+            {"value": "res:region", "is": "north"},
+        ],
+        "title": "Orders of {attr:k}",
+    }
+    rules = Rules.load([rule, {"name": "metric", "enabled": False}])
+    body = request(counter([(0, 1, 5)]), {"region": "north"})
+    assert made_of([body], rules)["title"].to_list() == ["Orders of v"]
+    assert made_of([request(counter([(0, 1, 5)]))], rules).height == 0
+
+
+def test_road(tmp_path: Path) -> None:
+    """Through the engine into the lake: a memory that grows with its points, and its numbers."""
+    home = Home(tmp_path / "home")
+    engine = Engine(home, EngineSettings(commit_interval_s=0.02))
+    engine.start()
+    for metric in counter([(0, 1, 5), (0, 3, 8)]):
+        _, body = request([metric])
+        engine.admit(Signal.METRICS, body, Encoding.IDENTITY).result(30)
+        engine.wait_committed(engine.end, 30)
+    engine.shutdown(30)
+    with contextlib.closing(attach_read_only(home)) as db:
+        found = db.execute("SELECT title, source_count FROM performance_metric").fetchall()
+        assert found == [("orders k=v", 2)]
+        assert db.execute("SELECT delta, points FROM metric_windows").fetchall() == [(8, 2)]
 
 
 def test_points_without_a_value_are_no_memory() -> None:

@@ -75,7 +75,7 @@ _WORKING: Final[dict[str, pl.DataType]] = {
     "=hashes": pl.List(pl.UInt64()),
 }
 """What a rule puts out, before `finish` makes memories of it."""
-_BROWSER = Test(Ref("res:telemetry.sdk.language"), "is", "webjs")
+_BROWSER = Named("from_browser")
 
 
 @dataclass(frozen=True, slots=True)

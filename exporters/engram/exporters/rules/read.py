@@ -403,7 +403,7 @@ def read_mark(columns: Columns, height: int) -> Columns:
     made: Columns = {name: [] for name in READERS["mark"].makes}
     rows = zip(*(columns[name] for name in READERS["mark"].takes), strict=True)
     for (signal, event, name, marked, title, content, importance, tags, own_id, attributes,
-         body, body_text, status, severity, content_hash, language) in rows:  # fmt: skip
+         body, body_text, status, severity, content_hash, speaker) in rows:  # fmt: skip
         named = event or (name if signal == "span_event" else None)
         given = (
             named.removeprefix(_PREFIX)
@@ -415,7 +415,7 @@ def read_mark(columns: Columns, height: int) -> Columns:
         if not _TYPE.fullmatch(type_):
             labels.append(f"unmapped:{given}")
             type_ = "system_event"
-        elif language == "webjs" and type_ in CONCLUSIONS:
+        elif speaker == "browser" and type_ in CONCLUSIONS:
             labels.append(f"claimed:{type_}")  # anybody can write into a page
             type_ = "system_event"
         pairs = split_object(attributes)
@@ -473,13 +473,12 @@ READERS: Final[dict[str, Reader]] = {
         ("signal", "event", "name", "attr:engram.memory.type", "attr:engram.title",
          "attr:engram.content", "attr:engram.importance", "attr:engram.tags", "attr:engram.id",
          "attributes", "body", "body_text", "status_code", "severity_number", "content_hash",
-         "res:telemetry.sdk.language"),
+         "speaker"),
         {"type": _S, "title": _S, "content": _S, "importance": pl.Float64(),
          "tags": pl.List(pl.String()), "payload": _S, "outcome": _S, "key": _S},
         read_mark,
         attributes=("engram.memory.type", "engram.title", "engram.content", "engram.importance",
                     "engram.tags", "engram.id"),
-        resource=("telemetry.sdk.language",),
     ),
 }  # fmt: skip
 
