@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.exporters.remembering import BROWSER, log, remember, span
 
 from engram.exporters.memories import MEMORY_TYPES
+from engram.exporters.rules.document import document
 
 CHAT = {
     "gen_ai.operation.name": "chat",
@@ -310,3 +312,9 @@ def test_browser_claims() -> None:
     assert memory["type"] == "system_event"
     assert "claimed:error_solution" in memory["tags"]
     assert memory["trust"] == "browser"
+
+
+def test_documented() -> None:
+    """The page of types, triggers and fields is what the rules say."""
+    page = Path(__file__).parents[2] / "docs" / "memories.md"
+    assert page.read_text("utf-8") == document(), "python -m engram.exporters.rules.document"
