@@ -192,9 +192,9 @@ def test_a_failing_migration_changes_nothing(home: Home, tmp_path: Path) -> None
 
 def test_a_newer_lake_is_refused(home: Home) -> None:
     """An older Engram says that the lake is newer, and what to do; and leaves it alone."""
-    with contextlib.closing(open_lake(home)) as db:
-        schema.prepare(db, target=schema.SCHEMA_VERSION + 1)
     now = schema.SCHEMA_VERSION
+    with contextlib.closing(open_lake(home)) as db:
+        schema.prepare(db, target=now + 1)
     said = f"schema version {now + 1}, this Engram knows {now}: use the newer"
     with pytest.raises(StoreError, match=said):
         LakeWriter(home, "c0ffee00").open()

@@ -515,7 +515,9 @@ def test_llm_messages_of_no_sense(text: str) -> None:
 
 def test_no_llm_call() -> None:
     """Agent and tool spans of the dialect are no LLM call."""
-    assert types("span", record("span", {"gen_ai.operation.name": "execute_tool"})) == []
+    tool = record("span", {"gen_ai.operation.name": "execute_tool"})
+    assert types("span", tool) == ["api_call"]
+    assert types("span", record("span", {"gen_ai.operation.name": "embeddings"})) == []
 
 
 # --- failures
@@ -814,3 +816,48 @@ def test_version_is_stable() -> None:
     assert Rules.load().version == RULES.version
     assert len(RULES.version) == 12
     int(RULES.version, 16)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"rank": 6}, "rules.x.rank: 6 is no rank: 1 to 5"),
+        ({"subject": {"member": "name"}}, "'member' and 'key' belong together"),
+        ({"subject": {"member": "name", "key": "a.b"}}, "'a.b': a name of letters"),
+        ({"subject": {"item": "nam"}}, "unknown source 'nam'"),
+        ({"signal": "metrics"}, "did you mean 'metric'?"),
+    ],
+)
+def test_new_words_are_checked(change: dict[str, Any], problem: str) -> None:
+    """Ranks, members and items are checked when the rules are loaded."""
+    rule = {"name": "x", "type": "x", "signal": "span", "when": {"present": "name"}, "title": "x"}
+    with pytest.raises(ConfigError, match=problem):
+        Rules.load([rule | change])
+
+
+def test_rank_member_and_item() -> None:
+    """A rule can say who speaks, and look into JSON."""
+    extra: list[dict[str, Any]] = [
+        {
+            "name": "deploy",
+            "type": "deployment",
+            "signal": "log",
+            "when": {"present": "attr:what"},
+            "title": "Deployed",
+            "subject": {"member": "attr:what", "key": "app"},
+            "fingerprint": {"item": "attr:who"},
+            "rank": 2,
+        },
+    ]
+    rules = Rules.load(extra)
+    rows = [
+        record("log") | {"attr:what": '{"app":"shop"}', "attr:who": '["ann","bob"]'},
+        record("log") | {"attr:what": "cut{", "attr:who": "ann"},
+    ]
+    columns = pl.DataFrame(rows).with_columns(
+        pl.col("content_hash").cast(pl.UInt64), pl.col(pl.Null).cast(pl.String)
+    )
+    found = rules.apply(columns, "log").to_dicts()
+    assert [m["subject"] for m in found] == ["shop", None]
+    assert [m["fingerprint"] for m in found] == ["ann", "ann"]
+    assert {m["ranks"][0] for m in found} == {"2"}

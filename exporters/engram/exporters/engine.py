@@ -548,12 +548,14 @@ class Engine:
 
         from engram.exporters.memories import MEMORY_SCHEMA
         from engram.exporters.merge import merge_frame
+        from engram.exporters.metrics import metric_frame
 
         made = []
         kinds: tuple[tuple[Kind, pl.DataFrame], ...] = (
             ("span", records.span_frame),
             ("span_event", records.event_frame),
             ("log", records.log_frame),
+            ("metric", metric_frame(records.metrics, rules.wanted, rules.resource_wanted)),
         )
         for kind, frame in kinds:
             if not frame.height:

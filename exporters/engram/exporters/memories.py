@@ -22,6 +22,9 @@ MEMORY_TYPES: Final = (
 
 ALIASES: Final = {"performance_optimization": "optimization"}
 
+CONCLUSIONS: Final = frozenset(("ai_insight", "error_solution", "error_resolution", "optimization"))
+"""Types that a mark from a browser cannot make: it is kept as a `system_event` that claims one."""
+
 MEMORY_SCHEMA: Final[dict[str, pl.DataType]] = {
     "id": pl.String(),  # memory_id(type, scope, source key): 24 hex digits
     "type": pl.String(),
@@ -46,7 +49,7 @@ MEMORY_SCHEMA: Final[dict[str, pl.DataType]] = {
     "sources": pl.List(
         pl.UInt64()
     ),  # content_hash of each record it was made from; merges to the union
-    "source": pl.String(),  # which kind of record speaks: mark, event, log, span, span_event
+    "source": pl.String(),  # which kind of record speaks: mark, event, log, span, metric ...
     "trust": pl.String(),  # operator, app, agent, browser, unknown: from the authenticated source
     "ranks": pl.String(),  # one digit a prioritised field: the rank of the record its value is from
     "valid_from": pl.Int64(),

@@ -30,6 +30,7 @@ from .load import (
     First,
     Kind,
     Lookup,
+    Member,
     Named,
     Negation,
     Present,
@@ -53,6 +54,7 @@ _BREAKS = r"[ \t\r\n\v\f]{2,}|[\t\r\n\v\f]"  # ASCII: Unicode classes cost four 
 _URL = r"^(?:[A-Za-z][A-Za-z0-9+.-]*:)?//(?:[^/?#@]*@)?([^/?#]*)"
 _URL_PATH = r"^(?:(?:[A-Za-z][A-Za-z0-9+.-]*:)?//[^/?#]*)?([^?#]*)"
 _JSON_MAKERS = ("question:", "answer:")
+_JSON_COLUMNS = ("labels", "last")
 _TAG_SEPARATOR = "\x1f"
 _COMMON_TAGS = (
     Text(("service:", (Ref("service_name"), None))),
@@ -74,9 +76,10 @@ _WORKING: Final[dict[str, pl.DataType]] = {
     "=hash": pl.UInt64(),
     "=into": _STRING,
     "=certainty": _STRING,
+    "=hashes": pl.List(pl.UInt64()),
 }
 """What a rule puts out, before `finish` makes memories of it."""
-_BROWSER = Test(Ref("res:telemetry.sdk.language"), "is", "webjs")
+_BROWSER = Named("from_browser")
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +218,9 @@ class Compiler:
                 return self._text(parts)
             case Apply(op, of):
                 return self._apply(op, of)
+            case Member(of, key):
+                whole = self.text(of)
+                return None if whole is None else whole.str.json_path_match(f"$.{key}")
             case Choose(cases, otherwise):
                 return self._choose(cases, otherwise, self.numeric(value))
             case Lookup(of, table, otherwise):
@@ -277,10 +283,13 @@ class Compiler:
             return pl.when(path == "").then(pl.lit("/")).otherwise(path)
         if op == "host":
             return expr.str.extract(_URL, 1)
+        if op == "item":
+            first = expr.str.json_path_match("$[0]")
+            return pl.when(expr.str.starts_with("[")).then(first).otherwise(expr)
         if op == "nonempty":
             return pl.when(expr != "").then(expr)
-        if isinstance(of, Ref) and of.name.startswith(_JSON_MAKERS):
-            return expr  # written by a reader: JSON for certain
+        if isinstance(of, Ref) and (of.name.startswith(_JSON_MAKERS) or of.name in _JSON_COLUMNS):
+            return expr  # written by a reader or by `metrics`: JSON for certain
         return expr.map_batches(_checked, return_dtype=_STRING)
 
     def _choose(
@@ -479,6 +488,7 @@ class Compiler:
             "=tags": self._tags(rule),
             "=more_tags": self.value(rule.tag_list) if rule.tag_list is not None else None,
             "=hash": pl.col("content_hash"),
+            "=hashes": pl.col("sources") if self._kind == "metric" else None,
         }
         return [
             expr.cast(_WORKING[name]).alias(name)
@@ -522,6 +532,8 @@ class Compiler:
                 return (end if rule.moment == "end" else start), none
             return start, end
         time = pl.col("time_unix_nano")
+        if self._kind == "metric":
+            return time, pl.col("end_time_unix_nano")
         if self._kind == "log":
             time = pl.when(time > 0).then(time).otherwise(pl.col("observed_time_unix_nano"))
         return time, none
@@ -530,8 +542,15 @@ class Compiler:
         """Which kind of record speaks, and its rank among the records of one fact."""
         if rule.exclusive:
             return pl.lit("mark"), pl.lit(6)
-        if self._kind == "span":
-            return pl.lit("span"), pl.lit(1)
+        source, rank = self._default_source()
+        if rule.rank is not None:
+            own = self.value(rule.rank)
+            rank = rank if own is None else own
+        return source, rank
+
+    def _default_source(self) -> tuple[pl.Expr, pl.Expr]:
+        if self._kind in ("span", "metric"):
+            return pl.lit(self._kind), pl.lit(1)
         if self._kind == "span_event":
             server = pl.col("span.kind") == 2
             return pl.lit("span_event"), pl.when(server).then(pl.lit(3)).otherwise(pl.lit(2))
@@ -657,7 +676,9 @@ def finish(made: list[pl.DataFrame], version: str) -> pl.DataFrame:
     columns: list[pl.Series | pl.Expr] = [
         pl.Series("id", ids, dtype=_STRING),
         _tag_lists(rows["=tags"].to_list(), more),
-        rows["=hash"].reshape((-1, 1)).arr.to_list().alias("sources"),
+        rows["=hashes"].alias("sources")
+        if "=hashes" in present
+        else rows["=hash"].reshape((-1, 1)).arr.to_list().alias("sources"),
         pl.lit(version).alias("rules_version"),
     ]
     title = rows["title"]

@@ -22,8 +22,8 @@ from engram.exporters.errors import ConfigError
 
 from .read import READERS, REVISION
 
-Kind = Literal["span", "log", "span_event"]
-KINDS: Final[tuple[Kind, ...]] = ("span", "log", "span_event")
+Kind = Literal["span", "log", "span_event", "metric"]
+KINDS: Final[tuple[Kind, ...]] = ("span", "log", "span_event", "metric")
 
 _SHARED = (
     "trace_id", "span_id", "service_name", "scope_name", "attributes", "content_hash", "signal",
@@ -41,11 +41,16 @@ COLUMNS: Final[dict[Kind, frozenset[str]]] = {
         (*_SHARED, "parent_span_id", "time_unix_nano", "name", "span.name", "span.kind",
          "span.status_code", "span.status_message", "span.attributes")
     ),
+    "metric": frozenset(
+        (*_SHARED, "name", "description", "unit", "metric_type", "temporality", "labels",
+         "labels_text", "last", "series", "window", "time_unix_nano", "end_time_unix_nano")
+    ),
 }  # fmt: skip
 """Columns of a record that a rule may name.
 
 `signal` (the kind itself) and `duration_ns` of a span are the compiler's.
-`own_exception` is the type of the last exception event in the span, null when it has none."""
+`own_exception` is the type of the last exception event in the span, null when it has none.
+A row of kind `metric` is all points of one series in one window (`engram.exporters.metrics`)."""
 
 NUMERIC_COLUMNS: Final = frozenset(
     ("kind", "start_time_unix_nano", "end_time_unix_nano", "duration_ns", "status_code",
@@ -88,10 +93,18 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """One operation on one value: number, path, host, duration, nonempty, json."""
+    """One operation on one value: number, path, host, duration, nonempty, item, json."""
 
     op: str
     of: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of a JSON object as text; absent where there is no such object or member."""
+
+    of: Value
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +124,7 @@ class Lookup:
     otherwise: Value | None
 
 
-Value = Ref | Const | First | Text | Apply | Choose | Lookup
+Value = Ref | Const | First | Text | Apply | Member | Choose | Lookup
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +219,8 @@ class Rule:
     Nothing else of the record is kept in it, and no memory is made (`patch.py`)."""
     certainty: Value | None = None
     """With `into`: how sure each of the three is, one character each (`own.INFERRED`)."""
+    rank: Value | None = None
+    """Who speaks where several records make one memory, 1 to 5; else the kind of record says it."""
     moment: Literal["start", "end"] | None = None
     """A point in time, no end and no duration: for a span its start or its end."""
     enabled: bool = True
@@ -225,8 +240,8 @@ class RuleSet:
     """How deep a named value stands on other named values: they are computed level by level."""
 
 
-_OPS = ("first", "text", "number", "path", "host", "duration", "nonempty", "json", "choose",
-        "lookup")  # fmt: skip
+_OPS = ("first", "text", "number", "path", "host", "duration", "nonempty", "item", "json",
+        "member", "choose", "lookup")  # fmt: skip
 _TESTS = ("is", "in", "matches", "starts_with", "at_least", "below")
 _RULE_KEYS = tuple(Rule.__dataclass_fields__)
 
@@ -272,7 +287,7 @@ class _Parser:
         return Const("")
 
     def operation(self, raw: dict[Any, Any], where: str) -> Value:
-        self.keys(raw, (*_OPS, "else"), where)
+        self.keys(raw, (*_OPS, "else", "key"), where)
         ops = [op for op in _OPS if op in raw]
         if len(ops) != 1:
             self.bad(where, f"exactly one operation is needed, one of {', '.join(_OPS)}")
@@ -281,6 +296,14 @@ class _Parser:
         otherwise = self.value(raw["else"], f"{where}.else") if "else" in raw else None
         if otherwise is not None and op != "choose":
             self.bad(where, "'else' belongs to 'choose' (and inside 'lookup')")
+        key = raw.get("key")
+        if (op == "member") != ("key" in raw):
+            self.bad(where, "'member' and 'key' belong together")
+        if op == "member":
+            if not isinstance(key, str) or not re.fullmatch(r"\w+", key):
+                self.bad(f"{where}.key", f"{key!r}: a name of letters, digits and _ was expected")
+                key = "_"
+            return Member(self.value(arg, inner), key)
         if op == "first":
             return self.value(arg if isinstance(arg, list) else [arg], inner)
         if op == "text":
@@ -398,10 +421,14 @@ class _Parser:
             if key in raw:
                 out[key] = self.texts(raw[key], f"{where}.{key}")
         for key in ("importance", "tag_list", "user_id", "session_id", "conversation_id",
-                    "subject", "fingerprint", "outcome", "attributes_json", "needs", "into",
+                    "subject", "fingerprint", "outcome", "attributes_json", "needs", "rank", "into",
                     "certainty"):  # fmt: skip
             if key in raw:
                 out[key] = self.value(raw[key], f"{where}.{key}")
+        for const in walk(out["rank"]) if "rank" in out else ():
+            # What a condition compares with is no Const, so these are all the ranks there can be.
+            if isinstance(const, Const) and const.value not in (1, 2, 3, 4, 5):
+                self.bad(f"{where}.rank", f"{const.value!r} is no rank: 1 to 5")
         for key in ("scope", "key"):
             if key in raw:
                 parts = raw[key] if isinstance(raw[key], list) else [raw[key]]
@@ -454,7 +481,7 @@ def _children(node: Value | Condition) -> Iterator[Value | Condition]:
             yield from node.of
         case Text():
             yield from (part[0] for part in node.parts if not isinstance(part, str))
-        case Apply() | Negation() | Present() | Test():
+        case Apply() | Member() | Negation() | Present() | Test():
             yield node.of
         case Lookup():
             yield node.of
@@ -488,7 +515,7 @@ def parts_of(rule: Rule) -> Iterator[Value | Condition]:
     yield from (value for _, value in rule.attributes)
     for value in (rule.importance, rule.tag_list, rule.user_id, rule.session_id, rule.needs,
                   rule.conversation_id, rule.subject, rule.fingerprint, rule.outcome,
-                  rule.attributes_json, rule.into, rule.certainty):  # fmt: skip
+                  rule.attributes_json, rule.rank, rule.into, rule.certainty):  # fmt: skip
         if value is not None:
             yield value
 

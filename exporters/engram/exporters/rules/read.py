@@ -18,10 +18,10 @@ from typing import Any, Final
 
 import polars as pl
 
-from engram.exporters.memories import ALIASES
+from engram.exporters.memories import ALIASES, CONCLUSIONS
 from engram.exporters.merge import join_object, split_object
 
-REVISION: Final = 1
+REVISION: Final = 2
 """Part of `rules_version`: to be raised when a reader reads the same record differently."""
 
 Columns = dict[str, list[Any]]
@@ -96,18 +96,66 @@ def _messages(text: str | None) -> list[dict[str, Any]]:
 
 
 def _parts(message: dict[str, Any]) -> list[dict[str, Any]]:
+    if isinstance(inner := message.get("message"), dict):  # a choice of the old dialect
+        message = inner
     parts = message.get("parts")
     if parts is None:
-        parts = message.get("content")
-    if isinstance(parts, str):
-        return [{"type": "text", "content": parts}]
-    if not isinstance(parts, list):
-        return []
-    return [
+        parts = message.get("contents", message.get("content"))
+    if isinstance(parts, str | dict):
+        parts = [parts]
+    found = [
         p if isinstance(p, dict) else {"type": "text", "content": p}
-        for p in parts
+        for p in parts or ()
         if isinstance(p, dict | str)
-    ]
+    ] if isinstance(parts, list) else []  # fmt: skip
+    calls = message.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
+        if isinstance(call, dict):
+            function = call.get("function", call)
+            found.append({"type": "tool_call", **(function if isinstance(function, dict) else {})})
+    return found
+
+
+# OpenInference and Traceloop's old names put each field of each message into an attribute.
+_FLAT = {
+    True: re.compile(r"(?:llm\.input_messages|gen_ai\.prompt)\.(\d+)\.(?:message\.)?(.+)"),
+    False: re.compile(r"(?:llm\.output_messages|gen_ai\.completion)\.(\d+)\.(?:message\.)?(.+)"),
+}
+_FLAT_CALL = re.compile(r"tool_calls\.(\d+)\.(?:tool_call\.)?(?:function\.)?(name|arguments)")
+_FLAT_PART = re.compile(r"contents\.(\d+)\.message_content\.(type|text)")
+_RAW = {True: "input.value", False: "output.value"}
+
+
+def _flat(attributes: str, asked: bool) -> list[dict[str, Any]]:
+    """Messages that were flattened into attributes, in their order."""
+    messages: dict[int, dict[str, Any]] = {}
+    calls: dict[tuple[int, int], dict[str, Any]] = {}
+    pieces: dict[tuple[int, int], dict[str, Any]] = {}
+    try:
+        values = json.loads(attributes, strict=False)
+    except (ValueError, RecursionError):
+        return []
+    for key, value in values.items():
+        found = _FLAT[asked].fullmatch(key)
+        if found is None:
+            continue
+        number, name = int(found[1]), found[2]
+        message = messages.setdefault(number, {})
+        if call := _FLAT_CALL.fullmatch(name):
+            calls.setdefault((number, int(call[1])), {})[call[2]] = value
+        elif piece := _FLAT_PART.fullmatch(name):
+            pieces.setdefault((number, int(piece[1])), {})[piece[2]] = value
+        else:
+            message[name] = value
+    for number, _ in sorted(pieces):
+        messages[number].setdefault("contents", [])
+    for (number, _), part in sorted(pieces.items()):
+        messages[number]["contents"].append(part)
+    for (number, _), made in sorted(calls.items()):
+        messages[number].setdefault("tool_calls", []).append(made)
+    if not messages and isinstance(raw := values.get(_RAW[asked]), str) and not raw.startswith("{"):
+        return [{"role": "user" if asked else "assistant", "content": raw}]
+    return [messages[number] for number in sorted(messages)]
 
 
 def _text_of(part: dict[str, Any]) -> str:
@@ -125,13 +173,15 @@ _ANSWERS_A_TOOL = ("tool_call_response", "tool_result", "function_call_output")
 _NO_ATTACHMENT = ("text", "input_text", "reasoning", "tool_call", *_ANSWERS_A_TOOL)
 
 
-def _question(text: str | None) -> tuple[str | None, str | None]:
+def _question(messages: list[dict[str, Any]]) -> tuple[str | None, str | None]:
     """The last user message, and the kinds of its attachments as JSON.
 
     None when a tool has answered since: the call continues an older question.
     """
-    for message in reversed(_messages(text)):
+    for message in reversed(messages):
         role, parts = message.get("role"), _parts(message)
+        if len(messages) == 1 and role is None:
+            role = "user"  # an event of one message need not say whose it is
         if role == "tool" or any(p.get("type") in _ANSWERS_A_TOOL for p in parts):
             return None, None
         if role != "user":
@@ -144,11 +194,11 @@ def _question(text: str | None) -> tuple[str | None, str | None]:
     return None, None
 
 
-def _answer(text: str | None) -> tuple[str | None, str | None, str | None]:
+def _answer(messages: list[dict[str, Any]]) -> tuple[str | None, str | None, str | None]:
     """What the model said, its tool calls as readable text, and as JSON."""
     said: list[str] = []
     calls: list[dict[str, Any]] = []
-    for message in _messages(text):
+    for message in messages:
         for part in _parts(message):
             if part.get("type") in ("tool_call", "tool_use", "function_call"):
                 arguments = part.get("arguments", part.get("input"))
@@ -163,20 +213,40 @@ def _answer(text: str | None) -> tuple[str | None, str | None, str | None]:
     return "\n".join(said) or None, readable, _dump(calls)
 
 
+def _told(columns: Columns, given: str, *, asked: bool) -> list[list[dict[str, Any]]]:
+    return [
+        _messages(text) if text else _flat(flat, asked) if flat else []
+        for text, flat in zip(columns[given], columns["messages_flat"], strict=True)
+    ]
+
+
 def read_question(columns: Columns, height: int) -> Columns:
     """What the user asked in LLM calls."""
-    asked = [_question(text) for text in columns["messages_in"]]
+    asked = [_question(messages) for messages in _told(columns, "messages_in", asked=True)]
     return {"text": [q for q, _ in asked], "attachments": [a for _, a in asked]}
 
 
 def read_answer(columns: Columns, height: int) -> Columns:
     """What the model said and which tools it called."""
-    told = [_answer(text) for text in columns["messages_out"]]
+    told = [_answer(messages) for messages in _told(columns, "messages_out", asked=False)]
     return {
         "text": [t[0] for t in told],
         "tools": [t[1] for t in told],
         "tool_calls": [t[2] for t in told],
+        "digest": [None if t[0] is None else _digest(t[0].strip()) for t in told],
     }
+
+
+def read_records(columns: Columns, height: int) -> Columns:
+    """What an agent stored in its memory."""
+    texts: list[str | None] = []
+    for raw in columns["attr:gen_ai.memory.records"]:
+        lines = []
+        for record in _messages(raw):
+            content = record.get("content")
+            lines.append(content if isinstance(content, str) else _dump(content))
+        texts.append("\n".join(line for line in lines if line and line != "null") or None)
+    return {"text": texts}
 
 
 # --- failures ----------------------------------------------------------------------------------
@@ -333,7 +403,7 @@ def read_mark(columns: Columns, height: int) -> Columns:
     made: Columns = {name: [] for name in READERS["mark"].makes}
     rows = zip(*(columns[name] for name in READERS["mark"].takes), strict=True)
     for (signal, event, name, marked, title, content, importance, tags, own_id, attributes,
-         body, body_text, status, severity, content_hash) in rows:  # fmt: skip
+         body, body_text, status, severity, content_hash, speaker) in rows:  # fmt: skip
         named = event or (name if signal == "span_event" else None)
         given = (
             named.removeprefix(_PREFIX)
@@ -344,6 +414,9 @@ def read_mark(columns: Columns, height: int) -> Columns:
         labels = _tags(tags)
         if not _TYPE.fullmatch(type_):
             labels.append(f"unmapped:{given}")
+            type_ = "system_event"
+        elif speaker == "browser" and type_ in CONCLUSIONS:
+            labels.append(f"claimed:{type_}")  # anybody can write into a page
             type_ = "system_event"
         pairs = split_object(attributes)
         payload = {k: v for k, v in pairs.items() if not k.startswith(_NOT_PAYLOAD)}
@@ -376,9 +449,17 @@ def read_mark(columns: Columns, height: int) -> Columns:
 
 _S = pl.String()
 READERS: Final[dict[str, Reader]] = {
-    "question": Reader(("messages_in",), {"text": _S, "attachments": _S}, read_question),
+    "question": Reader(
+        ("messages_in", "messages_flat"), {"text": _S, "attachments": _S}, read_question
+    ),
     "answer": Reader(
-        ("messages_out",), {"text": _S, "tools": _S, "tool_calls": _S}, read_answer
+        ("messages_out", "messages_flat"),
+        {"text": _S, "tools": _S, "tool_calls": _S, "digest": _S},
+        read_answer,
+    ),
+    "records": Reader(
+        ("attr:gen_ai.memory.records",), {"text": _S}, read_records,
+        attributes=("gen_ai.memory.records",),
     ),
     "failure": Reader(
         ("failure_type", "failure_message", "failure_stack", "service_name", "trace_id",
@@ -391,7 +472,8 @@ READERS: Final[dict[str, Reader]] = {
     "mark": Reader(
         ("signal", "event", "name", "attr:engram.memory.type", "attr:engram.title",
          "attr:engram.content", "attr:engram.importance", "attr:engram.tags", "attr:engram.id",
-         "attributes", "body", "body_text", "status_code", "severity_number", "content_hash"),
+         "attributes", "body", "body_text", "status_code", "severity_number", "content_hash",
+         "speaker"),
         {"type": _S, "title": _S, "content": _S, "importance": pl.Float64(),
          "tags": pl.List(pl.String()), "payload": _S, "outcome": _S, "key": _S},
         read_mark,

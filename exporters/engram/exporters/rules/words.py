@@ -15,6 +15,7 @@ from .load import (
     Every,
     First,
     Lookup,
+    Member,
     Named,
     Negation,
     Present,
@@ -72,6 +73,8 @@ def value(node: Value) -> str:
             return "".join(p if isinstance(p, str) else f"{{{value(p[0])}}}" for p in parts)
         case Apply("nonempty" | "number" | "json", of):
             return value(of)
+        case Member(of, key):
+            return f"{value(of)}.{key}"
         case Apply(op, of):
             return f"{op} of {value(of)}"
         case Choose(cases, otherwise):
