@@ -140,8 +140,8 @@ def until_closed(sock: socket.socket) -> bytes:
 
 
 def test_sdk_exporters_deliver(receiver: OtlpHttpReceiver, intake: RecordingIntake) -> None:
-    """The OTel SDK's own exporters send all three signals, plain and gzipped."""
-    for compression in (Compression.NoCompression, Compression.Gzip):
+    """The OTel SDK's own exporters send all three signals, in each of their encodings."""
+    for compression in Compression:
         url = f"http://127.0.0.1:{receiver.port}/v1"
         tracing = TracerProvider(shutdown_on_exit=False)
         tracing.add_span_processor(
@@ -160,7 +160,9 @@ def test_sdk_exporters_deliver(receiver: OtlpHttpReceiver, intake: RecordingInta
         meters.get_meter("t").create_counter("orders").add(1)
         meters.shutdown()
     assert {(signal, encoding) for signal, _, encoding in intake.requests} == {
-        (signal, encoding) for signal in Signal for encoding in Encoding
+        (signal, encoding)
+        for signal in Signal
+        for encoding in (Encoding.IDENTITY, Encoding.GZIP, Encoding.DEFLATE)
     }
     names = [body for signal, body, encoding in intake.requests if encoding is Encoding.IDENTITY]
     assert b"checkout" in names[0]
@@ -213,6 +215,9 @@ def test_wrong_paths_and_methods(receiver: OtlpHttpReceiver) -> None:
         answer = post(receiver, traces(), path)
         assert answer.status == 404
         assert "/v1/traces" in answer.message
+    profiles = post(receiver, b"", "/v1development/profiles")
+    assert (profiles.status, Status.FromString(profiles.body).code) == (404, 12)
+    assert "does not store profiles" in profiles.message
     for method in ("GET", "PUT", "DELETE", "OPTIONS", "PATCH"):
         answer = post(receiver, b"", method=method)
         assert (answer.status, answer.headers["allow"]) == (405, "POST")
@@ -231,9 +236,10 @@ def test_health(receiver: OtlpHttpReceiver) -> None:
         ({"Content_Type": "application/x-protobuf; charset=utf-8"}, 200, ""),
         ({"Content_Type": "Application/X-Protobuf"}, 200, ""),
         ({"Content_Encoding": "GZIP"}, 400, "gzip"),
-        ({"Content_Type": "application/json"}, 415, "only application/x-protobuf for now"),
+        ({"Content_Type": "text/plain"}, 415, "application/x-protobuf or application/json"),
         ({"Content_Type": ""}, 415, "content-type (none)"),
-        ({"Content_Encoding": "zstd"}, 415, "content-encoding zstd"),
+        ({"Content_Encoding": "zstd"}, 400, "zstd"),
+        ({"Content_Encoding": "br"}, 415, "gzip, zstd, deflate or none"),
         ({"Content_Encoding": "gzip, gzip"}, 415, "gzip, gzip"),
     ],
 )

@@ -28,8 +28,7 @@ _MAX_SCALAR: Final = 400
 _CONTROL: Final = bytes(range(32))
 _SPACE: Final = b" \t\r\n"
 _SCALAR: Final = re.compile(rb"[0-9A-Za-z+.-]+")
-_LONG_SCALAR: Final = re.compile(rb"[0-9A-Za-z+.-]{%d}" % (_MAX_SCALAR + 1))
-_LAST_SCALAR: Final = re.compile(rb"(?<![0-9A-Za-z+.-])[0-9A-Za-z+.-]+\Z")
+_BLANK_STRUCTURE: Final = bytes.maketrans(b'{}[],:"', b" " * 7)
 _FOREIGN: Final = re.compile(rb'[^{}\[\],:"0]')
 _IMPOSSIBLE: Final = re.compile(
     rb'\{(?=[^"}])|\[(?=[^{\["0\]])|[,:](?=[^{\["0])|[}\]0](?=[^,}\]])|"(?=[^,:}\]])'
@@ -99,10 +98,10 @@ class JsonWalker:
             self._head = head
 
     def _look_at(self, tokens: bytes) -> None:
-        last = _LAST_SCALAR.search(tokens)
-        rest = len(last[0]) if last is not None else 0
+        scalars = tokens.translate(_BLANK_STRUCTURE).split(b" ")
+        rest = len(scalars[-1])
         self._scalar = self._scalar + rest if rest == len(tokens) else rest
-        if self._scalar > _MAX_SCALAR or _LONG_SCALAR.search(tokens):
+        if self._scalar > _MAX_SCALAR or max(map(len, scalars)) > _MAX_SCALAR:
             raise self._refusal(f"a number of more than {_MAX_SCALAR} characters")
         tokens = _SCALAR.sub(b"0", tokens)
         if self._last == b"0" == tokens[:1]:
