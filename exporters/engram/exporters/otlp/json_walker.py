@@ -27,9 +27,12 @@ _MAX_SCALAR: Final = 400
 
 _CONTROL: Final = bytes(range(32))
 _SPACE: Final = b" \t\r\n"
-_SCALAR: Final = re.compile(rb"[0-9A-Za-z+.-]+")
-_BLANK_STRUCTURE: Final = bytes.maketrans(b'{}[],:"', b" " * 7)
-_FOREIGN: Final = re.compile(rb'[^{}\[\],:"0]')
+_OF_SCALARS: Final = b"0123456789+-.abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_AS_ZERO: Final = bytes.maketrans(_OF_SCALARS, b"0" * len(_OF_SCALARS))
+_STRUCTURE: Final = b'{}[],:"0'
+_STEP: Final = 32 << 10
+"""Bytes looked at together: they may become as many small objects."""
+
 _IMPOSSIBLE: Final = re.compile(
     rb'\{(?=[^"}])|\[(?=[^{\["0\]])|[,:](?=[^{\["0])|[}\]0](?=[^,}\]])|"(?=[^,:}\]])'
 )
@@ -64,6 +67,10 @@ class JsonWalker:
             BadRequest: no continuation can make this the request that it should be.
             TooLarge: it is over the limit.
         """
+        for at in range(0, len(chunk), _STEP):
+            self._feed(chunk[at : at + _STEP])
+
+    def _feed(self, chunk: bytes) -> None:
         self._seen += len(chunk)
         if self._seen > self._limit:
             raise TooLarge(self._limit)
@@ -98,17 +105,17 @@ class JsonWalker:
             self._head = head
 
     def _look_at(self, tokens: bytes) -> None:
-        scalars = tokens.translate(_BLANK_STRUCTURE).split(b" ")
-        rest = len(scalars[-1])
+        tokens = tokens.translate(_AS_ZERO)
+        if foreign := tokens.translate(None, _STRUCTURE):
+            raise self._refusal(f"{foreign[:1]!r} outside of a string")
+        rest = len(tokens) - len(tokens.rstrip(b"0"))
         self._scalar = self._scalar + rest if rest == len(tokens) else rest
-        if self._scalar > _MAX_SCALAR or max(map(len, scalars)) > _MAX_SCALAR:
+        if self._scalar > _MAX_SCALAR or b"0" * (_MAX_SCALAR + 1) in tokens:
             raise self._refusal(f"a number of more than {_MAX_SCALAR} characters")
-        tokens = _SCALAR.sub(b"0", tokens)
+        while b"00" in tokens:
+            tokens = tokens.replace(b"00", b"0")
         if self._last == b"0" == tokens[:1]:
             tokens = tokens[1:]  # the rest of a number that the chunk cut
-        foreign = _FOREIGN.search(tokens)
-        if foreign is not None:
-            raise self._refusal(f"{foreign[0]!r} outside of a string")
         if _IMPOSSIBLE.search(self._last + tokens):
             raise self._refusal("a bracket, comma or value where none can be")
         opened = tokens.count(b"{") + tokens.count(b"[")
