@@ -110,7 +110,7 @@ class HttpServer:
     """Where to listen. Port 0 takes a free one. Loopback only."""
 
     max_request_body_size: Size = Size(64 * MIB)
-    """The largest request as sent. Inflated, the larger of the two limits holds."""
+    """The largest request as sent. Inflated, the larger of the two limits holds; for JSON this."""
 
     cors: Cors | None = None
     """Which web pages may send; null is none."""
