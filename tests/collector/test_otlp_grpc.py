@@ -6,6 +6,7 @@ import gzip
 import logging
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -95,9 +96,9 @@ def refused(receiver: OtlpGrpcReceiver, body: bytes, **arguments: Any) -> Any:
 
 
 def test_sdk_exporters_deliver(receiver: OtlpGrpcReceiver, intake: RecordingIntake) -> None:
-    """The OTel SDK's own exporters send all three signals, plain and gzipped."""
+    """The OTel SDK's own exporters send all three signals, in each of their encodings."""
     endpoint = f"http://127.0.0.1:{receiver.port}"
-    for compression in (grpc.Compression.NoCompression, grpc.Compression.Gzip):
+    for compression in grpc.Compression:
         spans = OTLPSpanExporter(endpoint, insecure=True, compression=compression)
         tracing = TracerProvider(shutdown_on_exit=False)
         tracing.add_span_processor(SimpleSpanProcessor(spans))
@@ -113,7 +114,9 @@ def test_sdk_exporters_deliver(receiver: OtlpGrpcReceiver, intake: RecordingInta
         meters.get_meter("t").create_counter("orders" * 30).add(1)
         meters.shutdown()
     assert {(signal, encoding) for signal, _, encoding in intake.requests} == {
-        (signal, encoding) for signal in Signal for encoding in Encoding
+        (signal, encoding)
+        for signal in Signal
+        for encoding in (Encoding.IDENTITY, Encoding.GZIP, Encoding.DEFLATE)
     }
 
 
@@ -244,16 +247,18 @@ def test_unknown_methods(receiver: OtlpGrpcReceiver) -> None:
     ):
         error = refused(receiver, b"", method=method)
         assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert ("does not store profiles" in error.details()) == ("Profiles" in method)
 
 
-def test_other_encodings_are_refused_by_name(
+def test_deflate_arrives_as_it_was_sent(
     receiver: OtlpGrpcReceiver, intake: RecordingIntake
 ) -> None:
-    """Deflate is UNIMPLEMENTED, not mistaken for bad protobuf."""
-    error = refused(receiver, traces(50), compression=grpc.Compression.Deflate)
-    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert "deflate" in error.details()
-    assert intake.requests == []
+    """Deflate is known by its first byte and kept, as gzip is."""
+    body = traces(50)
+    call(receiver, body, compression=grpc.Compression.Deflate)
+    _, sent, encoding = intake.requests[0]
+    assert encoding is Encoding.DEFLATE
+    assert zlib.decompress(sent) == body
 
 
 def test_the_answer_waits_for_the_disk(receiver: OtlpGrpcReceiver, intake: RecordingIntake) -> None:

@@ -45,6 +45,11 @@ from engram.collector.receivers import OtlpHttpConfig, OtlpHttpReceiver, status
 from engram.exporters.errors import ConfigError, Overloaded, StoreError
 from engram.exporters.signals import Encoding, Signal
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 PROTOBUF = "application/x-protobuf"
 MIB = 1 << 20
 
@@ -140,8 +145,8 @@ def until_closed(sock: socket.socket) -> bytes:
 
 
 def test_sdk_exporters_deliver(receiver: OtlpHttpReceiver, intake: RecordingIntake) -> None:
-    """The OTel SDK's own exporters send all three signals, plain and gzipped."""
-    for compression in (Compression.NoCompression, Compression.Gzip):
+    """The OTel SDK's own exporters send all three signals, in each of their encodings."""
+    for compression in Compression:
         url = f"http://127.0.0.1:{receiver.port}/v1"
         tracing = TracerProvider(shutdown_on_exit=False)
         tracing.add_span_processor(
@@ -160,7 +165,9 @@ def test_sdk_exporters_deliver(receiver: OtlpHttpReceiver, intake: RecordingInta
         meters.get_meter("t").create_counter("orders").add(1)
         meters.shutdown()
     assert {(signal, encoding) for signal, _, encoding in intake.requests} == {
-        (signal, encoding) for signal in Signal for encoding in Encoding
+        (signal, encoding)
+        for signal in Signal
+        for encoding in (Encoding.IDENTITY, Encoding.GZIP, Encoding.DEFLATE)
     }
     names = [body for signal, body, encoding in intake.requests if encoding is Encoding.IDENTITY]
     assert b"checkout" in names[0]
@@ -213,6 +220,9 @@ def test_wrong_paths_and_methods(receiver: OtlpHttpReceiver) -> None:
         answer = post(receiver, traces(), path)
         assert answer.status == 404
         assert "/v1/traces" in answer.message
+    profiles = post(receiver, b"", "/v1development/profiles")
+    assert (profiles.status, Status.FromString(profiles.body).code) == (404, 12)
+    assert "does not store profiles" in profiles.message
     for method in ("GET", "PUT", "DELETE", "OPTIONS", "PATCH"):
         answer = post(receiver, b"", method=method)
         assert (answer.status, answer.headers["allow"]) == (405, "POST")
@@ -231,9 +241,10 @@ def test_health(receiver: OtlpHttpReceiver) -> None:
         ({"Content_Type": "application/x-protobuf; charset=utf-8"}, 200, ""),
         ({"Content_Type": "Application/X-Protobuf"}, 200, ""),
         ({"Content_Encoding": "GZIP"}, 400, "gzip"),
-        ({"Content_Type": "application/json"}, 415, "only application/x-protobuf for now"),
+        ({"Content_Type": "text/plain"}, 415, "application/x-protobuf or application/json"),
         ({"Content_Type": ""}, 415, "content-type (none)"),
-        ({"Content_Encoding": "zstd"}, 415, "content-encoding zstd"),
+        ({"Content_Encoding": "zstd"}, 400, "zstd"),
+        ({"Content_Encoding": "br"}, 415, "gzip, zstd, deflate or none"),
         ({"Content_Encoding": "gzip, gzip"}, 415, "gzip, gzip"),
     ],
 )
@@ -684,6 +695,18 @@ def _bomb(size: int, first: bytes = b"", filler: bytes = b"\0") -> bytes:
     return b"".join([*packed, packer.flush()])
 
 
+def zstd_of(parts: list[bytes]) -> bytes:
+    """Parts as one zstd frame."""
+    packer = zstd.ZstdCompressor()
+    return b"".join([*map(packer.compress, parts), packer.flush()])
+
+
+def deflated(parts: list[bytes]) -> bytes:
+    """Parts as one zlib stream."""
+    packer = zlib.compressobj(1)
+    return b"".join([*map(packer.compress, parts), packer.flush()])
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_bad_input_costs_no_memory() -> None:
     """Garbage, bombs, huge and many requests never add 16 MB, and the receiver lives."""
@@ -713,12 +736,34 @@ def test_bad_input_costs_no_memory() -> None:
     )
     attacks.append(("58 MB behind a tag", [tag, *[zeros] * 58], "identity", False))
     attacks.append(("100 MB of good records", [valid_mib] * 100, "identity", True))
+    for name, filler in (("zeros", zeros), ("good records", valid_mib)):
+        for size in (60, 512):
+            if size == 512 or name == "zeros":
+                attacks.append((f"{size} MB of {name}", [zstd_of([filler] * size)], "zstd", False))
+                attacks.append(
+                    (f"{size} MB of {name}", [deflated([filler] * size)], "deflate", True)
+                )
+    spans = b'{"resourceSpans":['
+    for name, start, part in (
+        ("zeros", b"", zeros),
+        ("spaces", b"", b" " * MIB),
+        ("lists", b"", b"[" * MIB),
+        ("empty resources", spans, b"{}," * (MIB // 3)),
+        ("numbers", spans, b"1," * (MIB // 2)),
+        ("text", spans + b'{"x":"', b"x" * MIB),
+        ("an unknown field", b'{"x":[', b"1," * (MIB // 2)),
+    ):
+        parts = [start, *[part] * 60]
+        attacks.append((f"JSON: 60 MB of {name}", parts, "identity", True))
+        attacks.append(
+            (f"JSON: 60 MB of {name}, gzip", [gzip.compress(b"".join(parts))], "gzip", False)
+        )
 
     with server_process() as server:
 
-        def send(parts: list[bytes], encoding: str, chunked: bool) -> int:
+        def send(parts: list[bytes], encoding: str, chunked: bool, kind: str = PROTOBUF) -> int:
             connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
-            headers = {"Content-Type": PROTOBUF, "Content-Encoding": encoding}
+            headers = {"Content-Type": kind, "Content-Encoding": encoding}
             if not chunked:
                 headers["Content-Length"] = str(sum(map(len, parts)))
             try:
@@ -732,9 +777,11 @@ def test_bad_input_costs_no_memory() -> None:
         for encoding, body in (("gzip", gzip.compress(valid)), ("identity", valid)):
             for _ in range(20):
                 assert send([body], encoding, False) == 200
+                assert send([b'{"resourceSpans":[]}'], "identity", False, "application/json") == 200
         before = server.peak_mb()
         for name, parts, encoding, chunked in attacks:
-            assert send(parts, encoding, chunked) in (400, 413), name
+            kind = "application/json" if name.startswith("JSON") else PROTOBUF
+            assert send(parts, encoding, chunked, kind) in (400, 413), name
             assert server.peak_mb() - before < 16, name
         with grpc.insecure_channel(
             f"127.0.0.1:{server.grpc_port}", [("grpc.max_send_message_length", -1)]

@@ -1,10 +1,11 @@
-"""Bounded gunzip and the framing check."""
+"""Bounded inflating and the framing check."""
 
 from __future__ import annotations
 
 import contextlib
 import gzip
 import random
+import sys
 import tracemalloc
 import zlib
 from functools import lru_cache
@@ -16,8 +17,13 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from engram.exporters.errors import BadRequest, TooLarge
-from engram.exporters.inflate import GunzipWalker, TopLevelWalker, inflate
+from engram.exporters.inflate import InflatingWalker, TopLevelWalker, inflate
 from engram.exporters.signals import Encoding
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 MIB = 1 << 20
 
@@ -58,6 +64,22 @@ def large_request(records: int, width: int) -> bytes:
     return request.SerializeToString()
 
 
+def packed(content: bytes, encoding: Encoding) -> bytes:
+    """The content as a sender encodes it."""
+    match encoding:
+        case Encoding.GZIP:
+            return gzip.compress(content)
+        case Encoding.ZSTD:
+            return zstd.compress(content)
+        case Encoding.DEFLATE:
+            return zlib.compress(content)
+        case _:
+            return content
+
+
+COMPRESSED = [Encoding.GZIP, Encoding.ZSTD, Encoding.DEFLATE]
+
+
 def walk(data: bytes, chunk: int, limit: int | None = None) -> None:
     """Feed a walker in chunks of this size, to the end."""
     walker = TopLevelWalker(len(data) if limit is None else limit)
@@ -71,6 +93,41 @@ def test_any_members_round_trip(parts: list[bytes], level: int) -> None:
     """Any content in any number of gzip members comes back as it was."""
     body = b"".join(gzip.compress(part, level) for part in parts)
     assert inflate(body, Encoding.GZIP, 1 << 20) == b"".join(parts)
+
+
+@given(st.binary(max_size=300), st.sampled_from(COMPRESSED), st.data())
+def test_every_encoding_round_trips_and_notices_damage(
+    content: bytes, encoding: Encoding, data: st.DataObject
+) -> None:
+    """Content comes back; cut anywhere, or with bytes behind it, it is refused."""
+    body = packed(content, encoding)
+    assert inflate(body, encoding, 1 << 20) == content
+    cut = data.draw(st.integers(1, len(body) - 1))
+    for bad in (body[:cut], body + b"\xff\xfe"):
+        with pytest.raises(BadRequest):
+            inflate(bad, encoding, 1 << 20)
+
+
+@given(st.binary(max_size=300), st.integers(0, 9))
+def test_deflate_without_its_header_is_understood(content: bytes, level: int) -> None:
+    """Raw deflate, which some send for `deflate`, gives the same content as zlib's format."""
+    packer = zlib.compressobj(level, wbits=-15)
+    raw = packer.compress(content) + packer.flush()
+    assert inflate(raw, Encoding.DEFLATE, 1 << 20) == content
+
+
+def test_zstd_frames_follow_each_other() -> None:
+    """Several zstd frames are one body; many empty ones, or a huge window, are refused."""
+    content = large_request(1500, 1000)
+    half = len(content) // 2
+    two = zstd.compress(content[:half]) + zstd.compress(content[half:])
+    assert inflate(two, Encoding.ZSTD, 64 * MIB) == content
+    with pytest.raises(BadRequest, match="members"):
+        inflate(zstd.compress(b"") * 20_000, Encoding.ZSTD, 64 * MIB)
+    packer = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 24})
+    wide = packer.compress(content) + packer.flush()  # of a size not known before: 16 MiB
+    with pytest.raises(BadRequest, match="zstd"):
+        inflate(wide, Encoding.ZSTD, 64 * MIB)
 
 
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=3), st.data())
@@ -109,18 +166,19 @@ def test_large_bodies_round_trip() -> None:
     assert len(content) > 2 * MIB
     half = len(content) // 2
     two = gzip.compress(content[:half]) + gzip.compress(content[half:])
-    assert inflate(gzip.compress(content), Encoding.GZIP, 64 * MIB) == content
+    for encoding in Encoding:
+        assert inflate(packed(content, encoding), encoding, 64 * MIB) == content
     assert inflate(two, Encoding.GZIP, 64 * MIB) == content
 
 
 @pytest.mark.parametrize("size", [1, 1000, 65536, MIB - 1, MIB, MIB + 1, 3 * MIB])
 def test_the_limit_is_exact(size: int) -> None:
-    """A body of exactly the limit passes, one byte more is too large, in both encodings."""
+    """A body of exactly the limit passes, one byte more is too large, in every encoding."""
     content = message(1, message(3, b"x" * (size - 12))) if size > 100 else b"x"
     limit = len(content)
-    assert inflate(gzip.compress(content), Encoding.GZIP, limit) == content
-    assert inflate(content, Encoding.IDENTITY, limit) == content
-    for body, encoding in ((gzip.compress(content), Encoding.GZIP), (content, Encoding.IDENTITY)):
+    for encoding in Encoding:
+        body = packed(content, encoding)
+        assert inflate(body, encoding, limit) == content
         with pytest.raises(TooLarge) as caught:
             inflate(body, encoding, limit - 1)
         assert caught.value.limit == limit - 1
@@ -128,9 +186,9 @@ def test_the_limit_is_exact(size: int) -> None:
 
 def test_empty_bodies_are_valid() -> None:
     """No bytes, and a gzip of no bytes, are the empty request."""
-    assert inflate(b"", Encoding.IDENTITY, 10) == b""
-    assert inflate(b"", Encoding.GZIP, 10) == b""
-    assert inflate(gzip.compress(b""), Encoding.GZIP, 10) == b""
+    for encoding in Encoding:
+        assert inflate(b"", encoding, 10) == b""
+        assert inflate(packed(b"", encoding), encoding, 10) == b""
 
 
 @pytest.mark.parametrize(
@@ -160,6 +218,26 @@ def test_bombs_cost_no_memory(size: int, first: bytes, filler: bytes, lie: bool)
     assert peak < 3 * MIB
 
 
+@pytest.mark.parametrize("encoding", [Encoding.ZSTD, Encoding.DEFLATE])
+@pytest.mark.parametrize("size", [40 * MIB, 256 * MIB])
+def test_bombs_of_other_encodings_cost_no_memory(encoding: Encoding, size: int) -> None:
+    """As with gzip, and what is over the limit is told the limit."""
+    packer = zstd.ZstdCompressor() if encoding is Encoding.ZSTD else zlib.compressobj(1)
+    good = message(1, message(2, message(2, b"x" * 10_000) * 90)) * 2
+    for filler, error in ((bytes(2 * MIB), BadRequest), (good, TooLarge)):
+        parts = [packer.compress(filler) for _ in range(size // len(filler))]
+        body = b"".join([*parts, packer.flush()])
+        packer = zstd.ZstdCompressor() if encoding is Encoding.ZSTD else zlib.compressobj(1)
+        tracemalloc.start()
+        try:
+            with pytest.raises(error):
+                inflate(body, encoding, 32 * MIB)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 2 * MIB + 2 * len(body)
+
+
 def test_a_bomb_in_gzip_in_gzip_is_inflated_once() -> None:
     """Nesting hides nothing: what comes out is the inner gzip, which is no protobuf."""
     inner = bomb(1024 * MIB, b"", b"\0")
@@ -181,7 +259,7 @@ def test_too_large_says_so_while_streaming() -> None:
     """A bomb of valid records is TooLarge as soon as the limit is passed, not at its end."""
     record = message(1, message(3, b"x" * 1000))
     body = bomb(0, first=record * 5000)
-    walker = GunzipWalker(MIB)
+    walker = InflatingWalker(MIB, Encoding.GZIP)
     fed = 0
     with pytest.raises(TooLarge):  # noqa: PT012
         for fed in range(0, len(body), 1000):

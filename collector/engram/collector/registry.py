@@ -81,14 +81,41 @@ class GrpcServer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cors:
+    """Which web pages may send telemetry."""
+
+    allowed_origins: tuple[str, ...] = ()
+    """Origins such as `https://shop.example`; `*` stands for any text. Empty is CORS off."""
+
+    allowed_headers: tuple[str, ...] = ()
+    """Request headers besides the usual ones; `*` is any."""
+
+    max_age: int = 0
+    """Seconds for which a browser need not ask again. 0 leaves it to the browser."""
+
+    def problems(self) -> Iterator[str]:
+        """Say what is wrong."""
+        yield from _at_least(0, max_age=self.max_age)
+        for at, origin in enumerate(self.allowed_origins):
+            if not re.fullmatch(r"\*|[\w.*+-]+://[^/\s]+", origin):
+                yield (
+                    f"allowed_origins[{at}]: {origin!r} is no origin; write scheme and host without"
+                    " a path, such as https://shop.example or http://localhost:*"
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HttpServer:
-    """OTLP over HTTP: protobuf and JSON, plain or gzip."""
+    """OTLP over HTTP: protobuf and JSON, plain, gzip, zstd or deflate."""
 
     endpoint: str = "127.0.0.1:4318"
     """Where to listen. Port 0 takes a free one. Loopback only."""
 
     max_request_body_size: Size = Size(64 * MIB)
-    """The largest request as sent. Inflated, the larger of the two limits holds."""
+    """The largest request as sent. Inflated, the larger of the two limits holds; for JSON this."""
+
+    cors: Cors | None = None
+    """Which web pages may send; null is none."""
 
     def problems(self) -> Iterator[str]:
         """Say what is wrong."""

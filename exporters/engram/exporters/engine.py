@@ -147,6 +147,7 @@ class Engine:
         self._hashes: dict[str, RecentHashes] = {}
         self._inflated = _Inflated()
         self._rules_version = ""
+        self._quarantined: set[int] = set()
 
     # ------------------------------------------------------------------ life
 
@@ -511,6 +512,9 @@ class Engine:
         path.with_suffix(path.suffix + ".json").write_text(
             json.dumps({"why": why, "received_ns": entry.received_ns, "position": entry.position})
         )
+        if entry.position in self._quarantined:
+            return  # with the batch that it was in, which was then taken apart
+        self._quarantined.add(entry.position)
         self.counters.quarantined += 1
         _log.error("a %s request could not be used and is kept in %s: %s", entry.signal, path, why)
 

@@ -1,19 +1,26 @@
-"""Bodies as sent to bytes as meant, without trusting the sender: bounded gunzip, framing check.
+"""Bodies as sent to bytes as meant, without trusting the sender: bounded inflating, framing check.
 
-A kilobyte of gzip can hold a megabyte of zeros.
+A kilobyte of gzip can hold a megabyte of zeros, one of zstd a hundred.
 So nothing here keeps inflated bytes before it knows that they are within the limit and look like
-protobuf: a body that claims to be small gets one bounded attempt, every other one is counted and
+what they should be: a body gets one bounded attempt to be small, every other one is counted and
 walked first, in pieces that are thrown away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Protocol
 
 from isal import isal_zlib
 
 from engram.exporters.errors import BadRequest, TooLarge
 from engram.exporters.signals import Encoding
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 _SMALL = 1 << 20
 """What one request may cost in memory before it is known to be good.
@@ -25,47 +32,67 @@ _PIECE = 64 << 10
 _STEP = 16 << 10
 """Compressed bytes handed over at a time: isal copies what it did not use, for every member."""
 
-_MAX_MEMBERS = 1 << 14
+_MAX_MEMBERS: Final = {Encoding.GZIP: 1 << 14, Encoding.ZSTD: 1 << 14, Encoding.DEFLATE: 1}
 """bgzip writes one per 64 kB (1,024 in 64 MiB); a body of empty members would cost seconds."""
 
-_GZIP = 31
-"""zlib's `wbits` for a gzip header and trailer."""
+_GZIP, _ZLIB, _RAW = 31, 15, -15
+"""zlib's `wbits` for a gzip header and trailer, for zlib's own, and for none."""
 
-_Corrupt: type[Exception] = isal_zlib.error  # type: ignore[assignment] # typed as an instance
+_ZSTD_WINDOW = 23
+"""8 MiB, which RFC 9659 allows to a zstd body: the window is what inflating one costs in memory."""
+
+_Corrupt: tuple[type[Exception], ...] = (isal_zlib.error, zstd.ZstdError)  # type: ignore[assignment] # typed as an instance
 
 
-def inflate(body: bytes, encoding: Encoding, limit: int) -> bytes:
+class Walker(Protocol):
+    """Looks at inflated bytes that come in chunks, and keeps none of them."""
+
+    def feed(self, chunk: bytes) -> None:
+        """Look at the next bytes. MUST raise `BadRequest` when no continuation can be good."""
+
+    def finish(self) -> None:
+        """Say that no more bytes come. MUST raise `BadRequest` when something is missing."""
+
+
+def inflate(
+    body: bytes,
+    encoding: Encoding,
+    limit: int,
+    walker: Callable[[int], Walker] | None = None,
+) -> bytes:
     """The body as its sender meant it, of at most `limit` bytes.
 
-    Several gzip members, one after the other, are one body. An empty body is a valid one.
+    Several gzip members or zstd frames, one after the other, are one body. An empty body is a valid
+    one. `walker` makes what looks at more than 1 MiB before it is kept, given the limit; without
+    one it must look like a protobuf request.
 
     Raises:
-        BadRequest: corrupt or truncated gzip, bytes behind it, or (above 1 MiB) no protobuf in it.
+        BadRequest: corrupt or truncated, bytes behind it, or (above 1 MiB) refused by the walker.
         TooLarge: over `limit`; found without keeping what was inflated.
     """
     if encoding is Encoding.IDENTITY or not body:
         if len(body) > limit:
             raise TooLarge(limit)
         return body
-    # The trailer tells the size (of the last member, modulo 4 GiB): a hint only, so this attempt
-    # is bounded.
     whole: bytes | None
-    if int.from_bytes(body[-4:], "little") <= _SMALL:
-        whole = _single_member(body, _SMALL)
+    # The trailer of gzip tells the size (of the last member, modulo 4 GiB): a hint only, so this
+    # attempt is bounded.
+    if encoding is not Encoding.GZIP or int.from_bytes(body[-4:], "little") <= _SMALL:
+        whole = _single_member(body, encoding, _SMALL)
         if whole is None:
-            whole = _members(body, _SMALL)
+            whole = _members(body, encoding, _SMALL)
         if whole is not None:
             if len(whole) > limit:
                 raise TooLarge(limit)
             return whole
-    walker = GunzipWalker(limit)
+    looking = InflatingWalker(limit, encoding, walker)
     for chunk in _steps(body):
-        walker.feed(chunk)
-    walker.finish()
-    whole = _single_member(body, walker.size)
+        looking.feed(chunk)
+    looking.finish()
+    whole = _single_member(body, encoding, looking.size)
     if whole is not None:
         return whole
-    whole = _members(body, walker.size)
+    whole = _members(body, encoding, looking.size)
     if whole is None:
         raise AssertionError("the same bytes inflated to another size")
     return whole
@@ -77,9 +104,46 @@ def _steps(body: bytes) -> Iterator[memoryview]:
         yield view[at : at + _STEP]
 
 
-def _single_member(body: bytes, most: int) -> bytes | None:
+class _Zstd:
+    """A zstd frame with the interface of a zlib stream. It keeps what it did not use yet itself."""
+
+    __slots__ = ("_frame",)
+
+    unconsumed_tail = b""
+
+    def __init__(self) -> None:
+        options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW}
+        self._frame = zstd.ZstdDecompressor(options=options)
+
+    def decompress(self, data: bytes | memoryview, max_length: int) -> bytes:
+        return self._frame.decompress(data, max_length)
+
+    @property
+    def eof(self) -> bool:
+        return self._frame.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._frame.unused_data
+
+
+def _stream(encoding: Encoding, start: bytes | memoryview) -> Any:
+    """What inflates one member that begins like this."""
+    match encoding:
+        case Encoding.ZSTD:
+            return _Zstd()
+        case Encoding.DEFLATE:
+            # HTTP's `deflate` is zlib's format, but some send what is inside it. No compressor
+            # begins that with the 8 that zlib's header has in its lower half.
+            wrapped = start[0] & 15 == 8
+            return isal_zlib.decompressobj(wbits=_ZLIB if wrapped else _RAW)
+        case _:
+            return isal_zlib.decompressobj(wbits=_GZIP)
+
+
+def _single_member(body: bytes, encoding: Encoding, most: int) -> bytes | None:
     """The inflated body if it is exactly one good member of at most `most` bytes."""
-    stream = isal_zlib.decompressobj(wbits=_GZIP)
+    stream = _stream(encoding, body)
     try:
         # One byte more: at exactly `most` isal may stop before it has read the trailer.
         whole: bytes = stream.decompress(body, most + 1)
@@ -88,53 +152,59 @@ def _single_member(body: bytes, most: int) -> bytes | None:
     return whole if stream.eof and not stream.unused_data and len(whole) <= most else None
 
 
-def _members(body: bytes, most: int) -> bytes | None:
+def _members(body: bytes, encoding: Encoding, most: int) -> bytes | None:
     """The inflated body, of any number of members, unless it is over `most` bytes.
 
     Raises:
-        BadRequest: it is no gzip, or not all of it.
+        BadRequest: it is not of this encoding, or not all of it.
     """
-    gunzip = _Gunzip()
+    inflater = _Inflater(encoding)
     pieces: list[bytes] = []
     for chunk in _steps(body):
-        for piece in gunzip.feed(chunk):
+        for piece in inflater.feed(chunk):
             pieces.append(piece)
             most -= len(piece)
             if most < 0:
                 return None
-    gunzip.finish()
+    inflater.finish()
     return b"".join(pieces)
 
 
-class _Gunzip:
+class _Inflater:
     """Inflates all members of a body that comes in chunks, in pieces of at most 64 KiB."""
 
-    __slots__ = ("_members", "_stream")
+    __slots__ = ("_encoding", "_members", "_stream")
 
-    def __init__(self) -> None:
+    def __init__(self, encoding: Encoding) -> None:
+        self._encoding = encoding
         self._members = 0
-        self._stream: isal_zlib.Decompress | None = None
+        self._stream: Any = None
 
     def feed(self, chunk: bytes | memoryview) -> Iterator[bytes]:
         """What the chunk holds; to be read to its end before the next chunk.
 
         Raises:
-            BadRequest: where the gzip stops being gzip.
+            BadRequest: where the bytes stop being of this encoding.
         """
         waiting = chunk
         while True:
             if self._stream is None:
                 if not waiting:
                     return
+                most = _MAX_MEMBERS[self._encoding]
+                if self._members == most:
+                    if most == 1:
+                        raise BadRequest(f"foreign bytes behind the {self._encoding} body")
+                    raise BadRequest(f"the body has more than {most} {self._encoding} members")
                 self._members += 1
-                if self._members > _MAX_MEMBERS:
-                    raise BadRequest(f"the body has more than {_MAX_MEMBERS} gzip members")
-                self._stream = isal_zlib.decompressobj(wbits=_GZIP)
+                self._stream = _stream(self._encoding, waiting)
             try:
                 piece = self._stream.decompress(waiting, _PIECE)
             except _Corrupt as error:
-                where = "behind the gzip body" if self._members > 1 else "in the gzip body"
-                raise BadRequest(f"corrupt or foreign bytes {where}: {error}") from None
+                where = "behind" if self._members > 1 else "in"
+                raise BadRequest(
+                    f"corrupt or foreign bytes {where} the {self._encoding} body: {error}"
+                ) from None
             if piece:
                 yield piece
             if self._stream.eof:
@@ -151,18 +221,20 @@ class _Gunzip:
             BadRequest: a member is not complete.
         """
         if self._stream is not None:
-            raise BadRequest("the gzip body is truncated, or foreign bytes follow it")
+            raise BadRequest(f"the {self._encoding} body is truncated, or foreign bytes follow it")
 
 
-class GunzipWalker:
-    """`TopLevelWalker` for a gzipped body that comes in chunks; counts, and keeps nothing."""
+class InflatingWalker:
+    """A walker for a compressed body that comes in chunks; counts, and keeps nothing."""
 
-    __slots__ = ("_gunzip", "_limit", "_walker", "size")
+    __slots__ = ("_inflater", "_limit", "_walker", "size")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(
+        self, limit: int, encoding: Encoding, walker: Callable[[int], Walker] | None = None
+    ) -> None:
         self._limit = limit
-        self._gunzip = _Gunzip()
-        self._walker = TopLevelWalker(limit)
+        self._inflater = _Inflater(encoding)
+        self._walker = (walker or TopLevelWalker)(limit)
         self.size = 0
         """Inflated bytes so far."""
 
@@ -170,10 +242,10 @@ class GunzipWalker:
         """Look into the next bytes.
 
         Raises:
-            BadRequest: this is no gzip, or no protobuf in gzip.
+            BadRequest: this is not of the encoding, or not what should be in it.
             TooLarge: more than the limit is in it.
         """
-        for piece in self._gunzip.feed(chunk):
+        for piece in self._inflater.feed(chunk):
             self.size += len(piece)
             if self.size > self._limit:
                 raise TooLarge(self._limit)
@@ -183,9 +255,9 @@ class GunzipWalker:
         """Say that no more bytes come.
 
         Raises:
-            BadRequest: the gzip or the protobuf in it is not complete.
+            BadRequest: the body or what is in it is not complete.
         """
-        self._gunzip.finish()
+        self._inflater.finish()
         self._walker.finish()
 
 

@@ -18,10 +18,15 @@ class Signal(StrEnum):
 
 
 class Encoding(StrEnum):
-    """The content encoding of a body as it was sent, which is how the log keeps it."""
+    """The content encoding of a body as it was sent, which is how the log keeps it.
+
+    The log stores the place in this list: new ones go to the end.
+    """
 
     IDENTITY = "identity"
     GZIP = "gzip"
+    DEFLATE = "deflate"
+    ZSTD = "zstd"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,14 +15,19 @@ from engram.exporters.signals import Encoding, Intake, Signal
 
 from .answers import response
 from .endpoint import endpoint_problems, listen
-from .status import refusal, release_memory
+from .listening import ListeningReceiver
+from .status import NO_PROFILES, refusal, release_memory
 
 _SERVICES = {
     "opentelemetry.proto.collector.trace.v1.TraceService": Signal.TRACES,
     "opentelemetry.proto.collector.logs.v1.LogsService": Signal.LOGS,
     "opentelemetry.proto.collector.metrics.v1.MetricsService": Signal.METRICS,
 }
-_GZIP_MAGIC = b"\x1f\x8b"
+_PROFILES = "opentelemetry.proto.collector.profiles.v1development.ProfilesService"
+_MAGIC = {0x1F: Encoding.GZIP, 0x78: Encoding.DEFLATE}
+"""The first byte of a message as grpc's core compresses it. Neither begins a request: 1f is no
+protobuf tag (wire type 7), 78 would be field 15."""
+
 _TRIM_ABOVE = 1 << 20
 """Refused messages above this are followed by a trim.
 
@@ -31,11 +35,10 @@ Four refused messages of 15 MB left 127 MB resident without it, 80 MB with it.
 HTTP bodies showed no difference.
 """
 
-_IDENTITY_AND_GZIP = 0b101
-"""Bits of GRPC_COMPRESS_NONE and GRPC_COMPRESS_GZIP.
+_ALL_OF_GRPC = 0b111
+"""Bits of GRPC_COMPRESS_NONE, GRPC_COMPRESS_DEFLATE and GRPC_COMPRESS_GZIP.
 
-Without this, a deflate message would reach us compressed and look like bad protobuf; with it, core
-answers UNIMPLEMENTED and says which encodings it takes.
+Others core refuses itself with UNIMPLEMENTED, and says which encodings it takes.
 """
 
 
@@ -66,88 +69,63 @@ class OtlpGrpcConfig:
             yield "threads must be at least 1"
 
 
-class OtlpGrpcReceiver:
-    """Listens for OTLP/gRPC and hands each message to the intake, gzipped if it came so.
-
-    Contract of `start` and `shutdown`: see the package.
-    """
+class OtlpGrpcReceiver(ListeningReceiver[tuple[Any, ThreadPoolExecutor]]):
+    """Listens for OTLP/gRPC and hands each message to the intake, compressed if it came so."""
 
     def __init__(self, config: OtlpGrpcConfig, intake: Intake) -> None:
+        super().__init__(config)
         self._config = config
         self._intake = intake
-        self._lock = threading.Lock()
-        self._server: Any = None
-        self._pool: ThreadPoolExecutor | None = None
-        self._port = 0
 
-    @property
-    def port(self) -> int:
-        """The port that is bound (also when the endpoint says 0); 0 before `start`."""
-        return self._port
-
-    def start(self) -> None:
-        """Listen.
-
-        Raises:
-            ConfigError: the settings are wrong or the port is taken.
-        """
+    def _open(self) -> tuple[tuple[Any, ThreadPoolExecutor], int]:
         config = self._config
-        if problems := list(config.problems()):
-            raise ConfigError(problems)
-        with self._lock:
-            if self._server is not None:
-                return
-            pool = ThreadPoolExecutor(config.threads, thread_name_prefix="otlp-grpc")
-            server = grpc.server(
-                pool,
-                options=[
-                    ("grpc.max_receive_message_length", config.max_recv_msg_size_mib << 20),
-                    ("grpc.max_concurrent_streams", config.max_concurrent_streams),
-                    # The log keeps bodies as sent, so nothing is gained by inflating in core.
-                    # Not documented for Python; test_otlp_grpc.py notices if it goes.
-                    ("grpc.per_message_decompression", 0),
-                    ("grpc.compression_enabled_algorithms_bitset", _IDENTITY_AND_GZIP),
-                    # On by default, with which two collectors would share a port in silence.
-                    ("grpc.so_reuseport", 0),
-                ],
+        # gRPC only says "failed to bind". Bound by plain sockets first, the error has a reason,
+        # and port 0 becomes a number that holds for every address.
+        listening = listen(config.endpoint)
+        hosts = [sock.getsockname()[:2] for sock in listening]
+        for sock in listening:
+            sock.close()
+        pool = ThreadPoolExecutor(config.threads, thread_name_prefix="otlp-grpc")
+        server = grpc.server(
+            pool,
+            options=[
+                ("grpc.max_receive_message_length", config.max_recv_msg_size_mib << 20),
+                ("grpc.max_concurrent_streams", config.max_concurrent_streams),
+                # The log keeps bodies as sent, so nothing is gained by inflating in core.
+                # Not documented for Python; test_otlp_grpc.py notices if it goes.
+                ("grpc.per_message_decompression", 0),
+                ("grpc.compression_enabled_algorithms_bitset", _ALL_OF_GRPC),
+                # On by default, with which two collectors would share a port in silence.
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        handlers = {service: self._export(signal) for service, signal in _SERVICES.items()}
+        for service, handler in {**handlers, _PROFILES: _no_profiles}.items():
+            export = grpc.unary_unary_rpc_method_handler(handler)
+            server.add_generic_rpc_handlers(
+                (grpc.method_handlers_generic_handler(service, {"Export": export}),)
             )
-            for service, signal in _SERVICES.items():
-                export = grpc.unary_unary_rpc_method_handler(self._export(signal))
-                server.add_generic_rpc_handlers(
-                    (grpc.method_handlers_generic_handler(service, {"Export": export}),)
-                )
-            # gRPC only says "failed to bind". Bound by plain sockets first, the error has a reason,
-            # and port 0 becomes a number that holds for every address.
-            listening = listen(config.endpoint)
-            hosts = [sock.getsockname()[:2] for sock in listening]
-            for sock in listening:
-                sock.close()
-            for host, port in hosts:
-                place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-                try:
-                    server.add_insecure_port(place)
-                except RuntimeError as error:
-                    server.stop(None)
-                    raise ConfigError([f"endpoint {place}: cannot listen: {error}"]) from None
-            server.start()
-            self._server, self._pool, self._port = server, pool, hosts[0][1]
+        for host, port in hosts:
+            place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            try:
+                server.add_insecure_port(place)
+            except RuntimeError as error:
+                server.stop(None)
+                pool.shutdown(wait=False)
+                raise ConfigError([f"endpoint {place}: cannot listen: {error}"]) from None
+        server.start()
+        return (server, pool), hosts[0][1]
 
-    def shutdown(self, drain_timeout: float = 5.0) -> None:
-        """Take no more requests and wait for those under way, at most `drain_timeout` seconds."""
-        with self._lock:
-            server, self._server = self._server, None
-            pool, self._pool = self._pool, None
-        if server is not None:
-            server.stop(drain_timeout).wait()
-        if pool is not None:
-            pool.shutdown(wait=False)
+    def _close(self, running: tuple[Any, ThreadPoolExecutor], drain_timeout: float) -> None:
+        server, pool = running
+        server.stop(drain_timeout).wait()
+        pool.shutdown(wait=False)
 
     def _export(self, signal: Signal) -> Callable[[bytes, Any], bytes]:
         intake = self._intake
 
         def export(body: bytes, context: Any) -> bytes:
-            # 1f is no protobuf tag (wire type 7), so the magic cannot be a message.
-            encoding = Encoding.GZIP if body.startswith(_GZIP_MAGIC) else Encoding.IDENTITY
+            encoding = _MAGIC.get(body[0], Encoding.IDENTITY) if body else Encoding.IDENTITY
             try:
                 admission = intake.admit(signal, body, encoding).result()
                 answer = response(signal, admission)
@@ -164,3 +142,8 @@ class OtlpGrpcReceiver:
             return answer
 
         return export
+
+
+def _no_profiles(_: bytes, context: Any) -> bytes:
+    context.abort_with_status(rpc_status.to_status(NO_PROFILES.status()))
+    raise AssertionError("unreachable: abort raises")

@@ -17,33 +17,52 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mutabl
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import IO, Any
 
 import uvicorn
 from google.rpc.code_pb2 import Code
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from engram.exporters.errors import ConfigError, Overloaded, TooLarge
-from engram.exporters.inflate import GunzipWalker, TopLevelWalker
+from engram.collector.registry import Cors
+from engram.exporters.errors import Overloaded, TooLarge
+from engram.exporters.inflate import InflatingWalker, TopLevelWalker, Walker, inflate
+from engram.exporters.otlp.json import to_protobuf
+from engram.exporters.otlp.json_walker import JsonWalker
 from engram.exporters.signals import Admission, Encoding, Intake, Signal
 
-from .answers import response
+from .answers import as_json, response
+from .cors import CorsPolicy, Headers
 from .endpoint import endpoint_problems, listen
-from .status import Refusal, refusal
+from .listening import ListeningReceiver
+from .status import NO_PROFILES, Refusal, refusal
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _SIGNALS = {f"/v1/{signal}": signal for signal in Signal}
-_PROTOBUF = b"application/x-protobuf"
-_ENCODINGS = {b"": Encoding.IDENTITY, b"identity": Encoding.IDENTITY, b"gzip": Encoding.GZIP}
+_PROFILES = "/v1development/profiles"
+_PROTOBUF, _JSON = b"application/x-protobuf", b"application/json"
+_ENCODINGS = {
+    b"": Encoding.IDENTITY,
+    b"identity": Encoding.IDENTITY,
+    b"gzip": Encoding.GZIP,
+    b"x-gzip": Encoding.GZIP,
+    b"deflate": Encoding.DEFLATE,
+    b"zlib": Encoding.DEFLATE,  # as the Collector calls it
+    b"zstd": Encoding.ZSTD,
+}
+_ACCEPTED = (b"accept-encoding", b"gzip, zstd, deflate")
 
 _INLINE_BELOW = 64 << 10
 """Bodies up to this are checked in the event loop.
 
 A gzipped SDK batch (45 kB, 512 spans) takes 0.3 ms there; the way through a pool costs it 0.1 ms.
 """
+
+_JSON_INLINE_BELOW = 4 << 10
+"""The same for JSON, which takes some 50 ms for such a batch."""
 
 _LARGE = 1 << 20
 """Up to this a body waits in memory to be complete and is looked at then.
@@ -87,6 +106,9 @@ class OtlpHttpConfig:
     Beyond, senders are told to come back.
     """
 
+    cors: Cors | None = None
+    """Which web pages may send; None is none."""
+
     def problems(self) -> Iterator[str]:
         """What is wrong with these settings."""
         yield from endpoint_problems(self.endpoint)
@@ -100,63 +122,40 @@ class OtlpHttpConfig:
             yield "keep_alive must be above 0"
 
 
-class OtlpHttpReceiver:
-    """Listens for OTLP/HTTP and hands each body, as it was sent, to the intake.
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """What a started receiver consists of."""
 
-    Contract of `start` and `shutdown`: see the package.
+    server: _Server
+    thread: threading.Thread
+    pool: ThreadPoolExecutor
+
+
+class OtlpHttpReceiver(ListeningReceiver[_Running]):
+    """Listens for OTLP/HTTP, in a background thread.
+
+    A protobuf body goes to the intake as it was sent, a JSON body as the protobuf of it.
     """
 
     def __init__(self, config: OtlpHttpConfig, intake: Intake) -> None:
+        super().__init__(config)
         self._config = config
         self._intake = intake
-        self._lock = threading.Lock()
-        self._server: _Server | None = None
-        self._thread: threading.Thread | None = None
-        self._pool: ThreadPoolExecutor | None = None
-        self._port = 0
 
-    @property
-    def port(self) -> int:
-        """The port that is bound (also when the endpoint says 0); 0 before `start`."""
-        return self._port
+    def _open(self) -> tuple[_Running, int]:
+        sockets = listen(self._config.endpoint)
+        pool = ThreadPoolExecutor(2, thread_name_prefix="otlp-http-check")
+        server = _Server(_Application(self._config, self._intake, pool), self._config)
+        thread = threading.Thread(target=server.run, args=(sockets,), name="otlp-http", daemon=True)
+        thread.start()
+        server.ready.wait()
+        return _Running(server, thread, pool), sockets[0].getsockname()[1]
 
-    def start(self) -> None:
-        """Listen, in a background thread.
-
-        Raises:
-            ConfigError: the settings are wrong or the port is taken.
-        """
-        config = self._config
-        if problems := list(config.problems()):
-            raise ConfigError(problems)
-        with self._lock:
-            if self._server is not None:
-                return
-            sockets = listen(config.endpoint)
-            pool = ThreadPoolExecutor(2, thread_name_prefix="otlp-http-check")
-            server = _Server(_Application(config, self._intake, pool), config)
-            thread = threading.Thread(
-                target=server.run, args=(sockets,), name="otlp-http", daemon=True
-            )
-            thread.start()
-            server.ready.wait()
-            self._server, self._thread, self._pool = server, thread, pool
-            self._port = sockets[0].getsockname()[1]
-
-    def shutdown(self, drain_timeout: float = 5.0) -> None:
-        """Take no more requests and wait for those under way, at most `drain_timeout` seconds.
-
-        A request that is cut off then was not acknowledged: its sender still has it.
-        """
-        with self._lock:
-            server, self._server = self._server, None
-            thread, self._thread = self._thread, None
-            pool, self._pool = self._pool, None
-        if server is not None and thread is not None and pool is not None:
-            server.config.timeout_graceful_shutdown = max(1, math.ceil(drain_timeout))
-            server.should_exit = True
-            thread.join()
-            pool.shutdown(wait=False)
+    def _close(self, running: _Running, drain_timeout: float) -> None:
+        running.server.config.timeout_graceful_shutdown = max(1, math.ceil(drain_timeout))
+        running.server.should_exit = True
+        running.thread.join()
+        running.pool.shutdown(wait=False)
 
 
 class _Server(uvicorn.Server):
@@ -278,10 +277,17 @@ class _Application:
         self._buffered = 0
         self._intake = intake
         self._pool = pool
+        cors = config.cors or Cors()
+        self._cors = CorsPolicy(cors) if cors.allowed_origins else None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         request = _Request(scope, receive, send)
+        if self._cors is not None:
+            request.always = self._cors.answer(request.origin)
         try:
+            if self._cors is not None and request.asks_for is not None:
+                await request.answer(204, b"", *self._preflight(self._cors, request))
+                return
             if scope["path"] == "/health":
                 _only(request, "GET")
                 await request.answer(
@@ -292,8 +298,8 @@ class _Application:
             admission = await self._admit(request, signal, encoding)
             await request.answer(
                 200,
-                response(signal, admission),
-                (b"content-type", _PROTOBUF),
+                response(signal, admission, json=request.is_json),
+                (b"content-type", request.answer_type),
                 (b"engram-position", str(admission.position).encode()),
             )
         except _Gone:
@@ -310,9 +316,23 @@ class _Application:
             error.__traceback__ = None
             await request.refuse(refused)
 
+    @staticmethod
+    def _preflight(cors: CorsPolicy, request: _Request) -> Headers:
+        """The headers that allow what a browser asks to send, or why it may not."""
+        if not cors.allows(request.origin):
+            origin = request.origin[:100].decode("latin-1")
+            why = f"origin {origin} is not allowed; add it to cors.allowed_origins"
+            raise _Refused(Refusal(403, Code.PERMISSION_DENIED, f"{why} of the otlp receiver"))
+        found = cors.preflight(request.asks_for or b"", request.asks_headers)
+        if isinstance(found, str):
+            raise _Refused(Refusal(403, Code.PERMISSION_DENIED, found))
+        return found
+
     def _read_head(self, request: _Request) -> tuple[Signal, Encoding]:
         """What the request is, or why it is refused before its body is looked at."""
         signal = _SIGNALS.get(request.path)
+        if request.path == _PROFILES:
+            raise _Refused(NO_PROFILES)
         if signal is None:
             raise _Refused(
                 Refusal(
@@ -320,36 +340,51 @@ class _Application:
                 )
             )
         _only(request, "POST")
-        if request.content_type != _PROTOBUF:
+        if request.content_type not in (_PROTOBUF, _JSON):
             raise _unsupported(
-                "content-type", request.content_type, "only application/x-protobuf for now"
+                "content-type", request.content_type, "application/x-protobuf or application/json"
             )
         encoding = _ENCODINGS.get(request.content_encoding)
         if encoding is None:
-            raise _unsupported("content-encoding", request.content_encoding, "gzip or none")
+            raise _unsupported(
+                "content-encoding",
+                request.content_encoding,
+                "gzip, zstd, deflate or none",
+                _ACCEPTED,
+            )
         if request.content_length > self._limit:
             raise TooLarge(self._limit)
         return signal, encoding
 
     async def _admit(self, request: _Request, signal: Signal, encoding: Encoding) -> Admission:
         """Read the body and have it stored."""
-        body = await self._read_body(request, encoding)
-        if len(body) > _INLINE_BELOW:
+        body = await self._read_body(request, signal, encoding)
+        admit = self._admit_json if request.is_json else self._intake.admit
+        if len(body) > (_JSON_INLINE_BELOW if request.is_json else _INLINE_BELOW):
             stored: Future[Admission] = await asyncio.get_running_loop().run_in_executor(
-                self._pool, self._intake.admit, signal, body, encoding
+                self._pool, admit, signal, body, encoding
             )
         else:
-            stored = self._intake.admit(signal, body, encoding)
+            stored = admit(signal, body, encoding)
         del body
         return await asyncio.wrap_future(stored)
 
-    async def _read_body(self, request: _Request, encoding: Encoding) -> bytes:
+    def _admit_json(self, signal: Signal, body: bytes, encoding: Encoding) -> Future[Admission]:
+        """Have the protobuf of a JSON body stored. The limit holds for both."""
+        text = inflate(body, encoding, self._limit, partial(JsonWalker, signal))
+        return self._intake.admit(signal, to_protobuf(signal, text, self._limit), Encoding.IDENTITY)
+
+    async def _read_body(self, request: _Request, signal: Signal, encoding: Encoding) -> bytes:
         """The complete body, as sent. Refuses at the first chunk that makes it hopeless."""
-        walker: TopLevelWalker | GunzipWalker | None = None
-        if encoding is Encoding.IDENTITY:
+        walker: Walker | InflatingWalker | None = None
+        inside = partial(JsonWalker, signal) if request.is_json else TopLevelWalker
+        large = request.content_length > _LARGE or not request.content_length
+        if encoding is not Encoding.IDENTITY:
+            walker = InflatingWalker(self._limit, encoding, inside) if large else None
+        elif not request.is_json:
             walker = TopLevelWalker(self._limit, request.content_length or None)
-        elif request.content_length > _LARGE or not request.content_length:
-            walker = GunzipWalker(self._limit)
+        elif large:
+            walker = JsonWalker(signal, self._limit)
         held = 0
         body = _Body()
         try:
@@ -439,10 +474,14 @@ class _Request:
         "_ended",
         "_receive",
         "_send",
+        "always",
+        "asks_for",
+        "asks_headers",
         "content_encoding",
         "content_length",
         "content_type",
         "method",
+        "origin",
         "path",
         "seen",
     )
@@ -450,7 +489,11 @@ class _Request:
     def __init__(self, scope: Message, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
-        self.content_type = self.content_encoding = b""
+        self.content_type = self.content_encoding = self.origin = self.asks_headers = b""
+        self.asks_for: bytes | None = None
+        """The method that a browser asks for, if this is a preflight."""
+        self.always: Headers = []
+        """Headers of every answer."""
         self.content_length = 0
         self.seen = 0
         chunked = False
@@ -464,9 +507,25 @@ class _Request:
                     self.content_length = int(value)  # llhttp has refused what is no number
                 case b"transfer-encoding":
                     chunked = True
+                case b"origin":
+                    self.origin = value
+                case b"access-control-request-method" if self.method == "OPTIONS":
+                    self.asks_for = value
+                case b"access-control-request-headers":
+                    self.asks_headers = value
         self._ended = not chunked and not self.content_length
         self._receive = receive
         self._send = send
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the sender speaks JSON, and wants to be answered in it."""
+        return self.content_type == _JSON
+
+    @property
+    def answer_type(self) -> bytes:
+        """The content type of an OTLP answer: that of the request."""
+        return _JSON if self.is_json else _PROTOBUF
 
     async def body(self) -> AsyncIterator[bytes]:
         """The body in chunks as they arrive."""
@@ -487,7 +546,9 @@ class _Request:
         closes, or the sender would get a reset instead of the answer, or the rest of the body
         would pass for the next request.
         """
-        head = [*headers, (b"content-length", str(len(body)).encode())]
+        head = [*headers, *self.always]
+        if status != 204:
+            head.append((b"content-length", str(len(body)).encode()))
         if not self._ended:
             head.append((b"connection", b"close"))
         await self._send({"type": "http.response.start", "status": status, "headers": head})
@@ -504,10 +565,12 @@ class _Request:
 
     async def refuse(self, refused: Refusal, *headers: tuple[bytes, bytes]) -> None:
         """Answer with a `google.rpc.Status`, which OTLP asks for in every 4xx and 5xx."""
-        head = [(b"content-type", _PROTOBUF), *headers]
+        head = [(b"content-type", self.answer_type), *headers]
         if (delay := refused.retry_after()) is not None:
             head.append((b"retry-after", delay))
-        await self.answer(refused.http, refused.status().SerializeToString(), *head)
+        status = refused.status()
+        body = as_json(status) if self.is_json else status.SerializeToString()
+        await self.answer(refused.http, body, *head)
 
 
 def _only(request: _Request, method: str) -> None:
@@ -518,8 +581,11 @@ def _only(request: _Request, method: str) -> None:
         )
 
 
-def _unsupported(header: str, value: bytes, supported: str) -> _Refused:
+def _unsupported(
+    header: str, value: bytes, supported: str, *headers: tuple[bytes, bytes]
+) -> _Refused:
     shown = value[:100].decode("ascii", "replace") or "(none)"
     return _Refused(
-        Refusal(415, Code.INVALID_ARGUMENT, f"{header} {shown} is not supported: {supported}")
+        Refusal(415, Code.INVALID_ARGUMENT, f"{header} {shown} is not supported: {supported}"),
+        *headers,
     )

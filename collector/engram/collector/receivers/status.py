@@ -63,6 +63,13 @@ class Refusal:
         return str(max(1, math.ceil(self.retry_after_s))).encode()
 
 
+NO_PROFILES = Refusal(
+    404,  # what a Collector without a profiles pipeline answers; 501 is for unknown methods
+    Code.UNIMPLEMENTED,
+    "Engram does not store profiles; it takes traces, logs and metrics",
+)
+
+
 def refusal(error: BaseException) -> Refusal:
     """How to answer a request that ended in this error. Logs what an operator must see, once."""
     match error:

@@ -218,6 +218,7 @@ def receivers(config: Config, intake: Intake) -> Iterator[tuple[str, str, Receiv
         http = OtlpHttpConfig(
             endpoint=protocols.http.endpoint,
             max_request_body_size=protocols.http.max_request_body_size,
+            cors=protocols.http.cors,
         )
         yield "otlp_http", http.endpoint, OtlpHttpReceiver(http, intake)
     if protocols.grpc is not None:
