@@ -162,6 +162,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     search.add_argument("--service", metavar="NAME", help="only from this service")
     search.add_argument("--limit", type=_positive, default=10, metavar="N", help="at most (10)")
+    tail = add("tail", "what comes in, as it comes (Ctrl-C ends it)", _TAIL_HELP)
+    kinds = tail.add_mutually_exclusive_group()
+    for kind in ("memories", "spans", "logs"):
+        kinds.add_argument(
+            f"--{kind}",
+            action="store_const",
+            dest="kind",
+            const=kind,
+            default="memories",
+            help=f"show {kind}" + (" (the default)" if kind == "memories" else ""),
+        )
+    tail.add_argument(
+        "--type", action="append", dest="types", metavar="TYPE", help="only this type (repeatable)"
+    )
+    tail.add_argument("--service", metavar="NAME", help="only from this service")
+    tail.add_argument("--errors", action="store_true", help="only what went wrong")
+    tail.add_argument(
+        "-n", type=_count, default=10, dest="last", metavar="N", help="begin with the last N (10)"
+    )
+    tail.add_argument(
+        "--follow",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on with what comes (the default), or end after the last N",
+    )
     add("status", "what runs, and what is stored")
     add("flush", "wait until everything acknowledged so far can be queried")
     add("compact", "merge small files of the lake now")
@@ -177,6 +202,22 @@ tables and views: spans, logs, metrics, memories, one view for each memory type
   engram sql "SELECT type, count(*) FROM memories GROUP BY type"
   engram sql "SHOW TABLES"
 """
+
+
+_TAIL_HELP = """Show the last memories, and then each new one about a second after it happened.
+
+One line each: time (UTC), type, service, title, outcome and duration; --json: one object each.
+  engram tail --errors
+  engram tail --type ai_response --service shop
+  engram tail --spans -n 50 --no-follow
+"""
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 10_000:
+        raise argparse.ArgumentTypeError("must be between 0 and 10000")
+    return number
 
 
 def _positive(text: str) -> int:
@@ -292,6 +333,22 @@ def _search(options: argparse.Namespace) -> int:
     return OK
 
 
+def _tail(options: argparse.Namespace) -> int:
+    from engram.collector.tail import Selection, run
+
+    if options.types and options.kind != "memories":
+        raise BadRequest(f"--type is about memories; {options.kind} have none")
+    selection = Selection(
+        kind=options.kind,
+        types=tuple(options.types or ()),
+        service=options.service,
+        errors=options.errors,
+        last=options.last,
+    )
+    run(_home(options), selection, follow=options.follow, as_json=options.json, out=sys.stdout)
+    return OK
+
+
 def _status(options: argparse.Namespace) -> int:
     from engram.collector.output import dumps, write_status
     from engram.collector.status import status
@@ -369,6 +426,7 @@ _COMMANDS: Final = {
     "serve": _serve,
     "sql": _sql,
     "search": _search,
+    "tail": _tail,
     "status": _status,
     "flush": _ask,
     "compact": _ask,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -79,7 +80,8 @@ def _cell(value: Any) -> str:
     return printable(value) if isinstance(value, str) else str(value)
 
 
-def _width(text: str) -> int:
+def text_width(text: str) -> int:
+    """Columns that a text takes on a terminal."""
     if text.isascii():
         return len(text)
     return sum(
@@ -88,23 +90,33 @@ def _width(text: str) -> int:
     )
 
 
+def shorten(text: str, width: int) -> str:
+    """The text in at most so many columns, with an ellipsis where it was cut."""
+    return text if text_width(text) <= width else _fit(text, width).rstrip()
+
+
 def _fit(text: str, width: int, *, right: bool = False) -> str:
-    room = width - _width(text)
+    room = width - text_width(text)
     if room >= 0:
         return " " * room + text if right else text + " " * room
     kept, used = [], 1
     for one in text:
-        used += _width(one)
+        used += text_width(one)
         if used > width:
             break
         kept.append(one)
     shortened = "".join(kept) + "…"
-    return shortened + " " * (width - _width(shortened))
+    return shortened + " " * (width - text_width(shortened))
 
 
 def terminal_width(out: TextIO) -> int | None:
     """Columns of the terminal; None when the output goes elsewhere."""
     return shutil.get_terminal_size().columns if out.isatty() else None
+
+
+def wants_colour(out: TextIO) -> bool:
+    """Whether `out` is a terminal whose owner did not say no (https://no-color.org)."""
+    return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def write_table(result: Result, out: TextIO) -> None:
@@ -114,7 +126,8 @@ def write_table(result: Result, out: TextIO) -> None:
     cells = [[_cell(value) for value in row] for row in head]
     names = [printable(name) for name in result.columns]
     widths = [
-        max([_width(name), *(_width(row[at]) for row in cells)]) for at, name in enumerate(names)
+        max([text_width(name), *(text_width(row[at]) for row in cells)])
+        for at, name in enumerate(names)
     ]
     right = [
         any(isinstance(row[at], int | float | Decimal) for row in head)
@@ -127,7 +140,7 @@ def write_table(result: Result, out: TextIO) -> None:
 
     def line(texts: Iterable[str]) -> str:
         parts = [
-            _fit(text, at, right=side) if width is not None or _width(text) <= at else text
+            _fit(text, at, right=side) if width is not None or text_width(text) <= at else text
             for text, at, side in zip(texts, widths, right, strict=True)
         ]
         return "  ".join(parts).rstrip() + "\n"
@@ -169,7 +182,7 @@ def write_hits(hits: list[dict[str, Any]], out: TextIO) -> None:
         content = printable(" ".join(str(hit.get("content") or "").split()))
         for text in dict.fromkeys((title, content)):
             if text:
-                out.write(f"    {_fit(text, width).rstrip() if _width(text) > width else text}\n")
+                out.write(f"    {shorten(text, width)}\n")
 
 
 def write_status(facts: Mapping[str, Any], out: TextIO, indent: str = "") -> None:
