@@ -66,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except Exception as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # how DuckDB says it
+            return INTERRUPTED
         failed = _fail(error, as_json=options.json)
         if failed is None:
             raise
@@ -87,7 +89,9 @@ def _fail(error: Exception, *, as_json: bool) -> int | None:
     elif isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("engram"):
         text = f'this needs the package {error.name}: pip install "engram[server]"'
     elif _is_duckdb(error, "ProgrammingError", "NotSupportedError", "DataError"):
-        code = USAGE
+        from engram.collector.query import explained
+
+        text, code = explained(error), USAGE
     elif not isinstance(error, EngramError | OSError) and not _is_duckdb(error, "Error"):
         return None
     if as_json:
@@ -154,7 +158,13 @@ def _parser() -> argparse.ArgumentParser:
         one = add(role, help_)
         one.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
     sql = add("sql", "query the lake, also while it is being written", _SQL_HELP)
-    sql.add_argument("query", help='one SELECT, or "-" to read it from stdin')
+    sql.add_argument(
+        "query", nargs="?", help='one SELECT; "-" or a pipe: statements from stdin; none: a prompt'
+    )
+    sql.add_argument("--csv", action="store_true", help="answer as comma-separated values")
+    sql.add_argument(
+        "--limit", type=_rows, metavar="N", help="rows of an answer (prompt: 200; else all: 0)"
+    )
     search = add("search", "find memories by meaning and words")
     search.add_argument("query", help="what to look for")
     search.add_argument(
@@ -201,6 +211,8 @@ _SQL_HELP = """Query the lake read-only, also while it is being written.
 tables and views: spans, logs, metrics, memories, one view for each memory type
   engram sql "SELECT type, count(*) FROM memories GROUP BY type"
   engram sql "SHOW TABLES"
+  engram sql < queries.sql
+  engram sql              a prompt with history and completion; .help helps
 """
 
 
@@ -217,6 +229,13 @@ def _count(text: str) -> int:
     number = int(text)
     if not 0 <= number <= 10_000:
         raise argparse.ArgumentTypeError("must be between 0 and 10000")
+    return number
+
+
+def _rows(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError("must be 0 (all) or more")
     return number
 
 
@@ -306,12 +325,27 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _sql(options: argparse.Namespace) -> int:
     from engram.collector import query
-    from engram.collector.output import write_json, write_table
+    from engram.collector.output import write_limited
 
-    text = sys.stdin.read() if options.query == "-" else options.query
-    with query.reader(_home(options)) as connection:
-        result = query.run(connection, text)
-        (write_json if options.json else write_table)(result, sys.stdout)
+    mode = "json" if options.json else "csv" if options.csv else "table"
+    home = _home(options)
+    if options.query is None and sys.stdin.isatty() and sys.stdout.isatty():
+        from engram.collector import shell
+
+        limit = shell.LIMIT if options.limit is None else options.limit
+        shell.run(home, mode=mode, limit=limit)
+        return OK
+    with query.reader(home) as connection:
+        if options.query in (None, "-"):
+            from engram.collector.statements import split
+
+            statements = split(sys.stdin)
+        else:
+            statements = iter([options.query])
+        for statement in statements:
+            result = query.run(connection, statement)
+            write_limited(result, sys.stdout, mode, options.limit or 0)
+            sys.stdout.flush()
     return OK
 
 

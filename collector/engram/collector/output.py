@@ -9,8 +9,10 @@ import json
 import math
 import os
 import shutil
+import sys
 import unicodedata
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import islice
@@ -59,6 +61,59 @@ def write_json(result: Result, out: TextIO) -> None:
         out.write(",\n " if at else "")
         out.write(dumps(dict(zip(result.columns, row, strict=True))))
     out.write("]\n")
+
+
+def write_csv(result: Result, out: TextIO) -> None:
+    """Comma-separated values (RFC 4180) with a header; NULL is empty, lists and maps are JSON."""
+    import csv
+
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(result.columns)
+    for row in result.rows:
+        values = (plain(value) for value in row)
+        writer.writerow(
+            json.dumps(one, ensure_ascii=False) if isinstance(one, list | dict | bool) else one
+            for one in values
+        )
+
+
+def write_lines(result: Result, out: TextIO) -> None:
+    """One line for each value, an empty line between rows: for rows too wide for a table."""
+    width = max((text_width(name) for name in result.columns), default=0)
+    for at, row in enumerate(result.rows):
+        out.write("\n" if at else "")
+        for name, value in zip(result.columns, row, strict=True):
+            out.write(f"{_fit(printable(name), width, right=True)} = {_cell(value)}\n")
+
+
+def write_result(result: Result, out: TextIO, mode: str) -> None:
+    """The answer as `table`, `json`, `csv` or `line`."""
+    if mode == "table":
+        write_table(result, out, count=False)
+    else:
+        {"json": write_json, "csv": write_csv, "line": write_lines}[mode](result, out)
+
+
+def write_limited(result: Result, out: TextIO, mode: str, limit: int) -> None:
+    """The first `limit` rows (0: all); what is left out is said on stderr."""
+    if not limit:
+        if mode == "table":
+            write_table(result, out)
+        else:
+            write_result(result, out, mode)
+        return
+    write_result(replace(result, rows=islice(result.rows, limit)), out, mode)
+    more = sum(1 for _ in result.rows)
+    if more:
+        sys.stderr.write(f"… {more:,} more row{'' if more == 1 else 's'} (--limit)\n")
+
+
+def columns(names: list[str], out: TextIO) -> str:
+    """Names side by side, as many as fit; one a line when the output goes elsewhere."""
+    width = max((text_width(name) for name in names), default=0) + 2
+    across = max(1, ((terminal_width(out) or 0) - 2) // width)
+    rows = [names[at : at + across] for at in range(0, len(names), across)]
+    return "".join("  " + "".join(_fit(n, width) for n in row).rstrip() + "\n" for row in rows)
 
 
 def printable(text: str) -> str:
@@ -119,7 +174,7 @@ def wants_colour(out: TextIO) -> bool:
     return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def write_table(result: Result, out: TextIO) -> None:
+def write_table(result: Result, out: TextIO, *, count: bool = True) -> None:
     """Aligned columns: shortened to the terminal, whole when piped."""
     rows = iter(result.rows)
     head = list(islice(rows, _MEASURED_ROWS))
@@ -147,13 +202,13 @@ def write_table(result: Result, out: TextIO) -> None:
 
     out.write(line(names))
     out.write("  ".join("-" * at for at in widths) + "\n")
-    count = len(head)
+    total = len(head)
     out.writelines(line(row) for row in cells)
     for row in rows:
-        count += 1
+        total += 1
         out.write(line(_cell(value) for value in row))
-    if width is not None:
-        out.write(f"({count} row{'' if count == 1 else 's'})\n")
+    if count and width is not None:
+        out.write(f"({total} row{'' if total == 1 else 's'})\n")
 
 
 def _shrink(widths: list[int], room: int) -> list[int]:
