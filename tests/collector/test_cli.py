@@ -144,7 +144,7 @@ def test_every_command_has_help(engram: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("nonsense",), ("sql",), ("search", "x", "--limit", "0")]
+    "arguments", [(), ("nonsense",), ("sql", "--limit", "-1"), ("search", "x", "--limit", "0")]
 )
 def test_wrong_usage_is_2(engram: object, arguments: tuple[str, ...]) -> None:
     """A command line that cannot be meant is 2, with the usage."""

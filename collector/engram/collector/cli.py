@@ -66,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except Exception as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # how DuckDB says it
+            return INTERRUPTED
         failed = _fail(error, as_json=options.json)
         if failed is None:
             raise
@@ -87,7 +89,9 @@ def _fail(error: Exception, *, as_json: bool) -> int | None:
     elif isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("engram"):
         text = f'this needs the package {error.name}: pip install "engram[server]"'
     elif _is_duckdb(error, "ProgrammingError", "NotSupportedError", "DataError"):
-        code = USAGE
+        from engram.collector.query import explained
+
+        text, code = explained(error), USAGE
     elif not isinstance(error, EngramError | OSError) and not _is_duckdb(error, "Error"):
         return None
     if as_json:
@@ -162,7 +166,13 @@ def _parser() -> argparse.ArgumentParser:
         one = add(role, help_)
         one.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
     sql = add("sql", "query the lake, also while it is being written", _SQL_HELP)
-    sql.add_argument("query", help='one SELECT, or "-" to read it from stdin')
+    sql.add_argument(
+        "query", nargs="?", help='one SELECT; "-" or a pipe: statements from stdin; none: a prompt'
+    )
+    sql.add_argument("--csv", action="store_true", help="answer as comma-separated values")
+    sql.add_argument(
+        "--limit", type=_rows, metavar="N", help="rows of an answer (prompt: 200; else all: 0)"
+    )
     search = add("search", "find memories by meaning and words")
     search.add_argument("query", help="what to look for")
     search.add_argument(
@@ -186,6 +196,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     reindex = add("reindex", "build the search index again, while it is searched", _REINDEX_HELP)
     reindex.add_argument("--model", metavar="NAME", help="builtin, a folder, or OWNER/NAME")
+    tail = add("tail", "what comes in, as it comes (Ctrl-C ends it)", _TAIL_HELP)
+    kinds = tail.add_mutually_exclusive_group()
+    for kind in ("memories", "spans", "logs"):
+        kinds.add_argument(
+            f"--{kind}",
+            action="store_const",
+            dest="kind",
+            const=kind,
+            default="memories",
+            help=f"show {kind}" + (" (the default)" if kind == "memories" else ""),
+        )
+    tail.add_argument(
+        "--type", action="append", dest="types", metavar="TYPE", help="only this type (repeatable)"
+    )
+    tail.add_argument("--service", metavar="NAME", help="only from this service")
+    tail.add_argument("--errors", action="store_true", help="only what went wrong")
+    tail.add_argument(
+        "-n", type=_count, default=10, dest="last", metavar="N", help="begin with the last N (10)"
+    )
+    tail.add_argument(
+        "--follow",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on with what comes (the default), or end after the last N",
+    )
     add("status", "what runs, and what is stored")
     add("flush", "wait until everything acknowledged so far can be queried")
     add("compact", "merge small files of the lake now")
@@ -225,6 +260,8 @@ conversation_turns, one view for each memory type;
 error_context(ID), memory_context(ID), conversation(ID)
   engram sql "SELECT type, count(*) FROM memories GROUP BY type"
   engram sql "SHOW TABLES"
+  engram sql < queries.sql
+  engram sql              a prompt with history and completion; .help helps
 """
 
 _RULES_HELP = """Which rule makes which memory, and why not another.
@@ -233,6 +270,29 @@ _RULES_HELP = """Which rule makes which memory, and why not another.
   engram rules explain TRACE_ID        the records of a trace in the lake
   engram rules explain FILE            a file of OTLP, JSON or protobuf; nothing is stored
 """
+
+
+_TAIL_HELP = """Show the last memories, and then each new one about a second after it happened.
+
+One line each: time (UTC), type, service, title, outcome and duration; --json: one object each.
+  engram tail --errors
+  engram tail --type ai_response --service shop
+  engram tail --spans -n 50 --no-follow
+"""
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 10_000:
+        raise argparse.ArgumentTypeError("must be between 0 and 10000")
+    return number
+
+
+def _rows(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError("must be 0 (all) or more")
+    return number
 
 
 def _positive(text: str) -> int:
@@ -326,12 +386,27 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _sql(options: argparse.Namespace) -> int:
     from engram.collector import query
-    from engram.collector.output import write_json, write_table
+    from engram.collector.output import write_limited
 
-    text = sys.stdin.read() if options.query == "-" else options.query
-    with query.reader(_home(options)) as connection:
-        result = query.run(connection, text)
-        (write_json if options.json else write_table)(result, sys.stdout)
+    mode = "json" if options.json else "csv" if options.csv else "table"
+    home = _home(options)
+    if options.query is None and sys.stdin.isatty() and sys.stdout.isatty():
+        from engram.collector import shell
+
+        limit = shell.LIMIT if options.limit is None else options.limit
+        shell.run(home, mode=mode, limit=limit)
+        return OK
+    with query.reader(home) as connection:
+        if options.query in (None, "-"):
+            from engram.collector.statements import split
+
+            statements = split(sys.stdin)
+        else:
+            statements = iter([options.query])
+        for statement in statements:
+            result = query.run(connection, statement)
+            write_limited(result, sys.stdout, mode, options.limit or 0)
+            sys.stdout.flush()
     return OK
 
 
@@ -390,6 +465,22 @@ def _show(options: argparse.Namespace) -> int:
         print(dumps(told))
     else:
         write_context(told, sys.stdout)
+    return OK
+
+
+def _tail(options: argparse.Namespace) -> int:
+    from engram.collector.tail import Selection, run
+
+    if options.types and options.kind != "memories":
+        raise BadRequest(f"--type is about memories; {options.kind} have none")
+    selection = Selection(
+        kind=options.kind,
+        types=tuple(options.types or ()),
+        service=options.service,
+        errors=options.errors,
+        last=options.last,
+    )
+    run(_home(options), selection, follow=options.follow, as_json=options.json, out=sys.stdout)
     return OK
 
 
@@ -536,6 +627,7 @@ _COMMANDS: Final = {
     "search": _search,
     "show": _show,
     "reindex": _reindex,
+    "tail": _tail,
     "status": _status,
     "flush": _ask,
     "compact": _ask,

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import sys
 import unicodedata
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import islice
@@ -60,6 +63,59 @@ def write_json(result: Result, out: TextIO) -> None:
     out.write("]\n")
 
 
+def write_csv(result: Result, out: TextIO) -> None:
+    """Comma-separated values (RFC 4180) with a header; NULL is empty, lists and maps are JSON."""
+    import csv
+
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(result.columns)
+    for row in result.rows:
+        values = (plain(value) for value in row)
+        writer.writerow(
+            json.dumps(one, ensure_ascii=False) if isinstance(one, list | dict | bool) else one
+            for one in values
+        )
+
+
+def write_lines(result: Result, out: TextIO) -> None:
+    """One line for each value, an empty line between rows: for rows too wide for a table."""
+    width = max((text_width(name) for name in result.columns), default=0)
+    for at, row in enumerate(result.rows):
+        out.write("\n" if at else "")
+        for name, value in zip(result.columns, row, strict=True):
+            out.write(f"{_fit(printable(name), width, right=True)} = {_cell(value)}\n")
+
+
+def write_result(result: Result, out: TextIO, mode: str) -> None:
+    """The answer as `table`, `json`, `csv` or `line`."""
+    if mode == "table":
+        write_table(result, out, count=False)
+    else:
+        {"json": write_json, "csv": write_csv, "line": write_lines}[mode](result, out)
+
+
+def write_limited(result: Result, out: TextIO, mode: str, limit: int) -> None:
+    """The first `limit` rows (0: all); what is left out is said on stderr."""
+    if not limit:
+        if mode == "table":
+            write_table(result, out)
+        else:
+            write_result(result, out, mode)
+        return
+    write_result(replace(result, rows=islice(result.rows, limit)), out, mode)
+    more = sum(1 for _ in result.rows)
+    if more:
+        sys.stderr.write(f"… {more:,} more row{'' if more == 1 else 's'} (--limit)\n")
+
+
+def columns(names: list[str], out: TextIO) -> str:
+    """Names side by side, as many as fit; one a line when the output goes elsewhere."""
+    width = max((text_width(name) for name in names), default=0) + 2
+    across = max(1, ((terminal_width(out) or 0) - 2) // width)
+    rows = [names[at : at + across] for at in range(0, len(names), across)]
+    return "".join("  " + "".join(_fit(n, width) for n in row).rstrip() + "\n" for row in rows)
+
+
 def printable(text: str) -> str:
     """The text in one line, without anything a terminal would obey."""
     if text.isprintable():
@@ -79,7 +135,8 @@ def _cell(value: Any) -> str:
     return printable(value) if isinstance(value, str) else str(value)
 
 
-def _width(text: str) -> int:
+def text_width(text: str) -> int:
+    """Columns that a text takes on a terminal."""
     if text.isascii():
         return len(text)
     return sum(
@@ -88,18 +145,23 @@ def _width(text: str) -> int:
     )
 
 
+def shorten(text: str, width: int) -> str:
+    """The text in at most so many columns, with an ellipsis where it was cut."""
+    return text if text_width(text) <= width else _fit(text, width).rstrip()
+
+
 def _fit(text: str, width: int, *, right: bool = False) -> str:
-    room = width - _width(text)
+    room = width - text_width(text)
     if room >= 0:
         return " " * room + text if right else text + " " * room
     kept, used = [], 1
     for one in text:
-        used += _width(one)
+        used += text_width(one)
         if used > width:
             break
         kept.append(one)
     shortened = "".join(kept) + "…"
-    return shortened + " " * (width - _width(shortened))
+    return shortened + " " * (width - text_width(shortened))
 
 
 def terminal_width(out: TextIO) -> int | None:
@@ -107,14 +169,20 @@ def terminal_width(out: TextIO) -> int | None:
     return shutil.get_terminal_size().columns if out.isatty() else None
 
 
-def write_table(result: Result, out: TextIO) -> None:
+def wants_colour(out: TextIO) -> bool:
+    """Whether `out` is a terminal whose owner did not say no (https://no-color.org)."""
+    return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def write_table(result: Result, out: TextIO, *, count: bool = True) -> None:
     """Aligned columns: shortened to the terminal, whole when piped."""
     rows = iter(result.rows)
     head = list(islice(rows, _MEASURED_ROWS))
     cells = [[_cell(value) for value in row] for row in head]
     names = [printable(name) for name in result.columns]
     widths = [
-        max([_width(name), *(_width(row[at]) for row in cells)]) for at, name in enumerate(names)
+        max([text_width(name), *(text_width(row[at]) for row in cells)])
+        for at, name in enumerate(names)
     ]
     right = [
         any(isinstance(row[at], int | float | Decimal) for row in head)
@@ -127,20 +195,20 @@ def write_table(result: Result, out: TextIO) -> None:
 
     def line(texts: Iterable[str]) -> str:
         parts = [
-            _fit(text, at, right=side) if width is not None or _width(text) <= at else text
+            _fit(text, at, right=side) if width is not None or text_width(text) <= at else text
             for text, at, side in zip(texts, widths, right, strict=True)
         ]
         return "  ".join(parts).rstrip() + "\n"
 
     out.write(line(names))
     out.write("  ".join("-" * at for at in widths) + "\n")
-    count = len(head)
+    total = len(head)
     out.writelines(line(row) for row in cells)
     for row in rows:
-        count += 1
+        total += 1
         out.write(line(_cell(value) for value in row))
-    if width is not None:
-        out.write(f"({count} row{'' if count == 1 else 's'})\n")
+    if count and width is not None:
+        out.write(f"({total} row{'' if total == 1 else 's'})\n")
 
 
 def _shrink(widths: list[int], room: int) -> list[int]:
@@ -172,7 +240,7 @@ def write_answer(answer: Mapping[str, Any], out: TextIO, *, explain: bool = Fals
         content = printable(" ".join(str(hit.get("content") or "").split()))
         for text in dict.fromkeys((title, content)):
             if text:
-                out.write(f"    {_fit(text, width).rstrip() if _width(text) > width else text}\n")
+                out.write(f"    {shorten(text, width)}\n")
         if explain:
             out.write(f"    {_why(hit, why)}\n")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
-from engram.exporters.errors import BadRequest
+from engram.exporters.errors import BadRequest, EngramError
 from engram.exporters.home import Home
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def reader(
     try:
         yield connection
     finally:
+        connection.interrupt()  # a query that was left behind would be waited for
         connection.close()
 
 
@@ -122,6 +123,21 @@ def _distinct(names: list[str]) -> list[str]:
             candidate = f"{name}_{at}"
         found.append(candidate)
     return found
+
+
+def explained(error: Exception) -> str:
+    """The message of an error, with what to do where the database does not say it."""
+    text = str(error)
+    if isinstance(error, EngramError):
+        return text
+    if "TIMESTAMP_NS" in text and "WITH TIME ZONE" in text:
+        text += (
+            "\nTimes here are UTC without a zone: compare with "
+            "make_timestamp(epoch_us(now())) - INTERVAL 1 HOUR"
+        )
+    elif "json" in text.lower() and "Malformed" in text:
+        text += "\nattributes and resource are JSON texts: attributes ->> 'http.route'"
+    return text
 
 
 def counts(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, int]]:
