@@ -28,8 +28,8 @@ attribute `engram.memory.type` on a span or log record. The attributes `engram.t
 Types with no rule but `mark` are made only so.
 
 Keys without a sign are attributes; `res:` marks a resource's, `=` a column of the record or a value
-named below; *italics* are conditions named below. Of sources `a / b` the first that is there counts,
-and (word) is an operation described on top of the rules.
+named below; *italics* are conditions named below. Of sources `a / b` the first that is there
+counts, and (word) is an operation described on top of the rules.
 
 | type | rule | of | when | fields |
 |---|---|---|---|---|
@@ -42,8 +42,10 @@ def _value(raw: Any) -> str:
     if isinstance(raw, dict):
         op = next(key for key in raw if key != "key")
         if op == "member":
-            return f"{_value(raw[op])}`.{raw['key']}`"
-        return _value(raw[op]) if op in ("nonempty", "number", "text", "item") else f"({op})"
+            return f"`{_value(raw[op]).strip('`')}.{raw['key']}`"
+        if op == "text":
+            return f"`{raw[op]}`".replace("attr:", "")
+        return _value(raw[op]) if op in ("nonempty", "number", "item") else f"({op})"
     text = str(raw)
     if text.startswith("attr:"):
         return f"`{text.removeprefix('attr:')}`"
