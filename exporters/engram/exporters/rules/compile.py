@@ -42,7 +42,7 @@ from .load import (
     parts_of,
     walk,
 )
-from .read import READERS, quote
+from .read import READERS, digest, quote
 
 TITLE_CHARACTERS: Final = 120
 CONTENT_BYTES: Final = 8192
@@ -150,6 +150,12 @@ def _valid_json(text: str) -> str:
 def _checked(series: pl.Series) -> pl.Series:
     return pl.Series(
         series.name, [None if v is None else _valid_json(v) for v in series], dtype=_STRING
+    )
+
+
+def _digested(series: pl.Series) -> pl.Series:
+    return pl.Series(
+        series.name, [None if v is None else digest(v.strip()) for v in series], dtype=_STRING
     )
 
 
@@ -312,6 +318,8 @@ class Compiler:
         if op == "item":
             first = expr.str.json_path_match("$[0]")
             return pl.when(expr.str.starts_with("[")).then(first).otherwise(expr)
+        if op == "digest":
+            return expr.map_batches(_digested, return_dtype=_STRING)
         if op == "nonempty":
             return pl.when(expr != "").then(expr)
         if isinstance(of, Ref) and (of.name.startswith(_JSON_MAKERS) or of.name in _JSON_COLUMNS):
