@@ -114,6 +114,7 @@ def test_a_failure_is_one_memory(whole: dict[str, list[Any]]) -> None:
         "ai_response": 24,
         "user_interaction": 24,
         "system_error": 8,
+        "performance_metric": 1,  # one counter in one window
     }
 
 

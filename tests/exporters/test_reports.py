@@ -148,6 +148,15 @@ def test_old_dialects(reports: list[Any], told: int) -> None:
     assert "system_event" not in [m["type"] for m in found]
 
 
+def test_old_events_repeat_the_history() -> None:
+    """Each message of an old call is a question, the same one again is not another."""
+    first = log(OLD, event="gen_ai.user.message", body={"content": "Who?"})
+    again = log(OLD, event="gen_ai.user.message", body={"content": "Who?"}, span_id=CLIENT)
+    new = log(OLD, event="gen_ai.user.message", body={"content": "Why?"}, span_id=CLIENT)
+    asked = folded([[first], [again, new]])
+    assert sorted((m["content"], len(m["sources"])) for m in asked) == [("Who?", 2), ("Why?", 1)]
+
+
 def test_message_sent_and_worked_on() -> None:
     """A message is one memory; that it failed is not hidden by that it was sent."""
     kafka = {

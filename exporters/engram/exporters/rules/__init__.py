@@ -12,7 +12,7 @@ import polars as pl
 
 from engram.exporters.memories import MEMORY_SCHEMA
 
-from .compile import Compiler, Plan, finish, run
+from .compile import Compiler, Known, Plan, finish, run
 from .load import Kind, RuleSet, load
 from .patch import patches
 
@@ -27,6 +27,7 @@ class Rules:
     def __init__(self, rules: RuleSet) -> None:
         self._rules = rules
         self._plans: dict[tuple[Kind, frozenset[str]], list[Plan]] = {}
+        self._known = Known(rules)
 
     @classmethod
     def load(cls, extra: list[dict[str, Any]] | None = None) -> Rules:
@@ -84,5 +85,6 @@ class Rules:
         if plans is None:
             if len(self._plans) >= _CACHED_PLANS:
                 self._plans.clear()
-            plans = self._plans[key] = Compiler(self._rules, kind, columns).plans()
+                self._known.clear()
+            plans = self._plans[key] = Compiler(self._rules, kind, columns, self._known).plans()
         return plans

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
 from itertools import accumulate, chain
 from operator import and_, or_
@@ -17,7 +17,7 @@ from typing import Any, Final
 import polars as pl
 import pyarrow as pa
 
-from engram.exporters.memories import MEMORY_SCHEMA, memory_id
+from engram.exporters.memories import MEMORY_SCHEMA, memory_ids
 from engram.exporters.merge import PRIORITISED, canonical_object
 
 from .load import (
@@ -44,7 +44,7 @@ from .load import (
     parts_of,
     walk,
 )
-from .read import READERS, quote
+from .read import READERS, digest, quote
 
 TITLE_CHARACTERS: Final = 120
 CONTENT_BYTES: Final = 8192
@@ -157,15 +157,51 @@ def _checked(series: pl.Series) -> pl.Series:
     )
 
 
+def _digested(series: pl.Series) -> pl.Series:
+    return pl.Series(
+        series.name, [None if v is None else digest(v.strip()) for v in series], dtype=_STRING
+    )
+
+
 def _canonical(series: pl.Series) -> pl.Series:
     return pl.Series(series.name, [canonical_object(v) for v in series], dtype=_STRING)
+
+
+_Key = tuple[Kind, str, frozenset[str]]
+
+
+class Known:
+    """What is compiled already: by kind, rule, and those of a batch's columns that it reads.
+
+    A rare attribute in a batch costs only the rules that ask for it.
+    """
+
+    def __init__(self, rules: RuleSet) -> None:
+        self.tested = {r.name: frozenset(_names(rules, [r.when])) for r in rules.rules}
+        """The columns that the condition of a rule names."""
+        self.read = {r.name: frozenset(_names(rules, _nodes(r))) for r in rules.rules}
+        """The columns that the rest of it names."""
+        self.masks: dict[_Key, pl.Expr | bool] = {}
+        self.plans: dict[_Key, Plan] = {}
+
+    def clear(self) -> None:
+        """Forget what was compiled."""
+        self.masks.clear()
+        self.plans.clear()
 
 
 class Compiler:
     """Compiles rules for one kind of record and one set of columns."""
 
-    def __init__(self, rules: RuleSet, kind: Kind, columns: frozenset[str]) -> None:
+    def __init__(
+        self,
+        rules: RuleSet,
+        kind: Kind,
+        columns: frozenset[str],
+        known: Known | None = None,
+    ) -> None:
         self._rules = rules
+        self._known = known or Known(rules)
         self._kind = kind
         self._columns = columns
         self._staged = False
@@ -286,6 +322,8 @@ class Compiler:
         if op == "item":
             first = expr.str.json_path_match("$[0]")
             return pl.when(expr.str.starts_with("[")).then(first).otherwise(expr)
+        if op == "digest":
+            return expr.map_batches(_digested, return_dtype=_STRING)
         if op == "nonempty":
             return pl.when(expr != "").then(expr)
         if isinstance(of, Ref) and (of.name.startswith(_JSON_MAKERS) or of.name in _JSON_COLUMNS):
@@ -384,7 +422,10 @@ class Compiler:
             if self._kind not in rule.signal:
                 continue
             self._staged, self._made = False, frozenset()
-            mask = self.condition(rule.when)
+            key = (self._kind, rule.name, self._columns & self._known.tested[rule.name])
+            mask = self._known.masks.get(key)
+            if mask is None:
+                mask = self._known.masks[key] = self.condition(rule.when)
             if mask is False:
                 continue
             others = [~e for e in exclusive]
@@ -393,17 +434,23 @@ class Compiler:
                 if rule.exclusive:
                     exclusive.append(mask)
             combined = reduce(and_, others, mask) if others else mask
-            plans.append(self._plan(rule, combined))
+            key = (self._kind, rule.name, self._columns & self._known.read[rule.name])
+            plan = self._known.plans.get(key)
+            if plan is None:
+                plan = self._known.plans[key] = self._plan(rule, combined)
+            plans.append(replace(plan, mask=combined))
         return plans
 
     def _plan(self, rule: Rule, mask: pl.Expr | bool) -> Plan:
         reader = READERS[rule.read] if rule.read else None
         self._cuts = {}
-        nodes: list[Value | Condition] = [*parts_of(rule), *_COMMON_TAGS, _BROWSER, Ref("event")]
-        nodes += [Ref(name) for name in reader.takes] if reader else []
+        nodes = _nodes(rule)
         levels: list[list[pl.Expr]] = []
         self._staged = True
-        for name in self._values_of(nodes):
+        for name in sorted(
+            _names(self._rules, nodes) & self._rules.values.keys(),
+            key=lambda name: (self._rules.levels[name], name),
+        ):
             level = self._rules.levels[name]
             while len(levels) <= level:
                 levels.append([])
@@ -432,20 +479,6 @@ class Compiler:
         }
         columns = sorted(roots & self._columns)
         return Plan(rule, mask, columns, [lv for lv in levels if lv], takes, keep, cuts, outputs)
-
-    def _values_of(self, nodes: list[Value | Condition]) -> list[str]:
-        found: set[str] = set()
-        queue = list(nodes)
-        while queue:
-            for part in walk(queue.pop()):
-                if isinstance(part, Named):
-                    queue.append(self._rules.conditions[part.name])
-                elif isinstance(part, Ref) and part.name not in found:
-                    inner = self._rules.values.get(part.name)
-                    if inner is not None:
-                        found.add(part.name)
-                        queue.append(inner)
-        return sorted(found, key=lambda name: (self._rules.levels[name], name))
 
     def _outputs(self, rule: Rule) -> list[pl.Expr]:
         type_ = self.text(rule.type)
@@ -598,6 +631,28 @@ class Compiler:
 _NOTHING = pl.lit("")
 
 
+def _nodes(rule: Rule) -> list[Value | Condition]:
+    """Everything that the plan of a rule is made of, its condition aside."""
+    takes = READERS[rule.read].takes if rule.read else ()
+    return [*parts_of(rule), *_COMMON_TAGS, _BROWSER, Ref("event"), *map(Ref, takes)]
+
+
+def _names(rules: RuleSet, nodes: list[Value | Condition]) -> set[str]:
+    """Columns and values that some expressions name, through values and conditions."""
+    found: set[str] = set()
+    queue = list(nodes)
+    while queue:
+        for part in walk(queue.pop()):
+            if isinstance(part, Named):
+                queue.append(rules.conditions[part.name])
+            elif isinstance(part, Ref) and part.name not in found:
+                found.add(part.name)
+                inner = rules.values.get(part.name)
+                if inner is not None:
+                    queue.append(inner)
+    return found
+
+
 def _members(fields: list[pl.Expr]) -> pl.Expr:
     """`"key":value` of each field that is there, without the braces.
 
@@ -666,12 +721,7 @@ def finish(made: list[pl.DataFrame], version: str) -> pl.DataFrame:
     if "content" in present and (rows["content"] == "").any():
         # Nothing to say is null, so that another record of the same fact may speak.
         rows = rows.with_columns(content=pl.when(pl.col("content") != "").then("content"))
-    ids = [
-        memory_id(type_, scope, key)
-        for type_, scope, key in zip(
-            rows["type"].to_list(), rows["=scope"].to_list(), rows["=key"].to_list(), strict=True
-        )
-    ]
+    ids = memory_ids(rows["type"].to_list(), rows["=scope"].to_list(), rows["=key"].to_list())
     more = rows["=more_tags"].to_list() if "=more_tags" in present else None
     columns: list[pl.Series | pl.Expr] = [
         pl.Series("id", ids, dtype=_STRING),

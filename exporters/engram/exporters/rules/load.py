@@ -93,7 +93,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """One operation on one value: number, path, host, duration, nonempty, item, json."""
+    """One operation on one value: number, path, host, duration, nonempty, digest, item, json."""
 
     op: str
     of: Value
@@ -240,7 +240,7 @@ class RuleSet:
     """How deep a named value stands on other named values: they are computed level by level."""
 
 
-_OPS = ("first", "text", "number", "path", "host", "duration", "nonempty", "item", "json",
+_OPS = ("first", "text", "number", "path", "host", "duration", "nonempty", "digest", "item", "json",
         "member", "choose", "lookup")  # fmt: skip
 _TESTS = ("is", "in", "matches", "starts_with", "at_least", "below")
 _RULE_KEYS = tuple(Rule.__dataclass_fields__)

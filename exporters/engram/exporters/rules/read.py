@@ -233,7 +233,6 @@ def read_answer(columns: Columns, height: int) -> Columns:
         "text": [t[0] for t in told],
         "tools": [t[1] for t in told],
         "tool_calls": [t[2] for t in told],
-        "digest": [None if t[0] is None else _digest(t[0].strip()) for t in told],
     }
 
 
@@ -317,7 +316,8 @@ def _failure_key(bare: str | None, message: str) -> str:
     return f"{bare or 'error'}: {masked}"
 
 
-def _digest(*parts: str) -> str:
+def digest(*parts: str) -> str:
+    """BLAKE2b of texts: 16 hex digits."""
     return hashlib.blake2b("\0".join(parts).encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
@@ -337,7 +337,7 @@ def _understand(
     bare = re.split(r"[./]", full)[-1].lstrip("*") if full else None
     frame = top_frame(stack) if stack else None
     key = _failure_key(bare, text)
-    print_ = _digest(service, bare or "", mask(text)[:300], frame or "")
+    print_ = digest(service, bare or "", mask(text)[:300], frame or "")
     return full, bare, text or None, frame, print_, key
 
 
@@ -454,7 +454,7 @@ READERS: Final[dict[str, Reader]] = {
     ),
     "answer": Reader(
         ("messages_out", "messages_flat"),
-        {"text": _S, "tools": _S, "tool_calls": _S, "digest": _S},
+        {"text": _S, "tools": _S, "tool_calls": _S},
         read_answer,
     ),
     "records": Reader(
