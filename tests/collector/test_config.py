@@ -32,6 +32,8 @@ from engram.collector.registry import (
     FACTORIES,
     Api,
     Batch,
+    Cors,
+    HttpServer,
     MemoryExporter,
     OtlpReceiver,
     Redaction,
@@ -105,6 +107,21 @@ def test_null_bodies_are_defaults() -> None:
     config = read(LEAST)
     assert config.settings(Kind.RECEIVER, "otlp", OtlpReceiver) == OtlpReceiver()
     assert config.settings(Kind.EXPORTER, "memory", MemoryExporter) == MemoryExporter()
+
+
+def test_cors_is_the_collectors_and_off_by_default() -> None:
+    """`http.cors` has the Collector's keys; what is no origin is a problem with its path."""
+    listed = "{protocols: {http: {cors: {allowed_origins: ['http://a'], max_age: 60}}}}"
+    receiver = read(body("receivers", "otlp", listed)).settings(Kind.RECEIVER, "otlp", OtlpReceiver)
+    assert receiver is not None
+    assert receiver.protocols.http is not None
+    cors = receiver.protocols.http.cors
+    assert cors == Cors(allowed_origins=("http://a",), max_age=60)
+    assert OtlpReceiver().protocols.http == HttpServer(cors=None)
+    with pytest.raises(
+        ConfigError, match=r"http\.cors\.allowed_origins.*'a\.example' is no origin"
+    ):
+        read(body("receivers", "otlp", listed.replace("http://a", "a.example")))
 
 
 def test_unlisted_protocol_is_off() -> None:

@@ -793,8 +793,10 @@ def test_bad_input_costs_no_memory() -> None:
             for message in (bomb, _bomb(60 * MIB), noise * 100, *[noise * 3] * 5, *small):
                 with pytest.raises(grpc.RpcError):
                     export(message, timeout=30)
-            assert server.peak_mb() - before < 16
+            # Core has the whole message and we have a copy: see OtlpGrpcConfig.
+            assert server.peak_mb() - before < 32
             export(valid, timeout=30)
+        before = server.peak_mb()
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
         for n in range(10_000):
             body = b'{"resourceSpans": [%d]}' % n

@@ -210,6 +210,18 @@ def test_the_limit_holds_inflated(intake: RecordingIntake, encoding: str) -> Non
         assert str(1 << 20) in answer.json["message"]
 
 
+@pytest.mark.parametrize("kind", [JSON, "application/x-protobuf"])
+def test_a_bomb_is_told_the_limit(receiver: OtlpHttpReceiver, kind: str) -> None:
+    """What inflates to too much is 413 with the limit, whatever it is made of."""
+    for body, encoding in (
+        (gzip.compress(bytes(80 << 20)), "gzip"),
+        (zstd.compress(bytes(80 << 20)), "zstd"),
+    ):
+        answer = ask(receiver, body, Content_Type=kind, Content_Encoding=encoding)
+        assert answer.status == 413
+        assert str(64 << 20).encode() in answer.body
+
+
 def test_other_methods_get_no_page(receiver: OtlpHttpReceiver) -> None:
     """GET and HEAD of a signal are 405 with Allow; the answer to HEAD has no body."""
     for method in ("GET", "HEAD", "OPTIONS"):

@@ -179,6 +179,36 @@ def test_a_request_that_makes_no_columns_is_kept_aside(
     assert set(stored(home).records) == {("spans", "a"), ("spans", "b")}
 
 
+def test_a_quarantined_request_of_a_batch_that_is_taken_apart_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A request that no decoder takes is met again with its batch, and still counts as one."""
+    add, finish = Decoder.add, Decoder.finish
+    failures = [RuntimeError("the batch makes no columns")]
+
+    def fragile_add(self: Decoder, signal: Signal, body: bytes) -> int:
+        if b"bad" in body:
+            raise RuntimeError("cannot")
+        return add(self, signal, body)
+
+    def fragile_finish(self: Decoder, keep: Any = None) -> Any:
+        if failures and len(self) == 2:
+            raise failures.pop()
+        return finish(self, keep)
+
+    monkeypatch.setattr(Decoder, "add", fragile_add)
+    monkeypatch.setattr(Decoder, "finish", fragile_finish)
+    home = Home(tmp_path / "home")
+    with running(home.root, commit_interval_s=0.5) as engine:
+        send(engine, *((Signal.TRACES, load.spans(name)) for name in ("a", "bad", "b")))
+        commit(engine)
+        assert not failures, "the batch was not taken apart"
+        assert engine.counters.quarantined == 1
+        assert engine.status()["quarantined"] == 1
+    assert caplog.text.count("is kept in") == 1
+    assert set(stored(home).records) == {("spans", "a"), ("spans", "b")}
+
+
 def test_a_batch_that_fails_late_is_not_taken_for_a_resend(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -221,16 +221,16 @@ def test_bombs_cost_no_memory(size: int, first: bytes, filler: bytes, lie: bool)
 @pytest.mark.parametrize("encoding", [Encoding.ZSTD, Encoding.DEFLATE])
 @pytest.mark.parametrize("size", [40 * MIB, 256 * MIB])
 def test_bombs_of_other_encodings_cost_no_memory(encoding: Encoding, size: int) -> None:
-    """As with gzip, and what is over the limit is told the limit."""
+    """As with gzip, and what is over the limit is told the limit, whatever it is made of."""
     packer = zstd.ZstdCompressor() if encoding is Encoding.ZSTD else zlib.compressobj(1)
     good = message(1, message(2, message(2, b"x" * 10_000) * 90)) * 2
-    for filler, error in ((bytes(2 * MIB), BadRequest), (good, TooLarge)):
+    for filler in (bytes(2 * MIB), good):
         parts = [packer.compress(filler) for _ in range(size // len(filler))]
         body = b"".join([*parts, packer.flush()])
         packer = zstd.ZstdCompressor() if encoding is Encoding.ZSTD else zlib.compressobj(1)
         tracemalloc.start()
         try:
-            with pytest.raises(error):
+            with pytest.raises(TooLarge):
                 inflate(body, encoding, 32 * MIB)
             peak = tracemalloc.get_traced_memory()[1]
         finally:

@@ -85,7 +85,7 @@ def inflate(
             if len(whole) > limit:
                 raise TooLarge(limit)
             return whole
-    looking = InflatingWalker(limit, encoding, walker)
+    looking = InflatingWalker(limit, encoding, walker, patient=True)
     for chunk in _steps(body):
         looking.feed(chunk)
     looking.finish()
@@ -225,13 +225,24 @@ class _Inflater:
 
 
 class InflatingWalker:
-    """A walker for a compressed body that comes in chunks; counts, and keeps nothing."""
+    """A walker for a compressed body that comes in chunks; counts, and keeps nothing.
 
-    __slots__ = ("_inflater", "_limit", "_walker", "size")
+    A patient one, for a body that is here already, counts on when the walker says no: what is a
+    bomb as well is called too large, whatever it is made of.
+    """
+
+    __slots__ = ("_bad", "_inflater", "_limit", "_patient", "_walker", "size")
 
     def __init__(
-        self, limit: int, encoding: Encoding, walker: Callable[[int], Walker] | None = None
+        self,
+        limit: int,
+        encoding: Encoding,
+        walker: Callable[[int], Walker] | None = None,
+        *,
+        patient: bool = False,
     ) -> None:
+        self._patient = patient
+        self._bad: BadRequest | None = None
         self._limit = limit
         self._inflater = _Inflater(encoding)
         self._walker = (walker or TopLevelWalker)(limit)
@@ -249,7 +260,16 @@ class InflatingWalker:
             self.size += len(piece)
             if self.size > self._limit:
                 raise TooLarge(self._limit)
+            if self._bad is None:
+                self._look_at(piece)
+
+    def _look_at(self, piece: bytes) -> None:
+        try:
             self._walker.feed(piece)
+        except BadRequest as error:
+            if not self._patient or isinstance(error, TooLarge):
+                raise
+            self._bad = error
 
     def finish(self) -> None:
         """Say that no more bytes come.
@@ -258,6 +278,8 @@ class InflatingWalker:
             BadRequest: the body or what is in it is not complete.
         """
         self._inflater.finish()
+        if self._bad is not None:
+            raise self._bad
         self._walker.finish()
 
 
