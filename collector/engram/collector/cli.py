@@ -197,6 +197,20 @@ def _parser() -> argparse.ArgumentParser:
         default=True,
         help="go on with what comes (the default), or end after the last N",
     )
+    import_ = add("import", "OTLP files into the lake", _IMPORT_HELP)
+    import_.add_argument("files", nargs="+", metavar="FILE", help='a file; "-" is stdin')
+    import_.add_argument(
+        "--format",
+        choices=["auto", "json", "jsonl", "proto"],
+        default="auto",
+        help="what is in the files (auto: looked at)",
+    )
+    import_.add_argument(
+        "--signal",
+        choices=["traces", "logs", "metrics"],
+        help="what is in the files, where they do not say it themselves",
+    )
+    import_.add_argument("--strict", action="store_true", help="stop at the first bad record")
     add("status", "what runs, and what is stored")
     add("flush", "wait until everything acknowledged so far can be queried")
     add("compact", "merge small files of the lake now")
@@ -230,6 +244,18 @@ def _count(text: str) -> int:
     if not 0 <= number <= 10_000:
         raise argparse.ArgumentTypeError("must be between 0 and 10000")
     return number
+
+
+_IMPORT_HELP = """Store OTLP files, by the collector that runs in the home, else alone.
+
+JSON lines and length-prefixed protobuf as the Collector's file exporter writes them, or one
+request a file; plain, gzip or zstd. What is stored already is not stored again, so an import that
+broke off is simply run again. A bad record is said with its place, and the rest is stored.
+  engram import telemetry.jsonl
+  engram import --strict traces.pb logs.pb.zst
+
+exit code 1: something was bad or rejected, the rest is stored
+"""
 
 
 def _rows(text: str) -> int:
@@ -367,6 +393,27 @@ def _search(options: argparse.Namespace) -> int:
     return OK
 
 
+def _import(options: argparse.Namespace) -> int:
+    from engram.collector.import_ import Options, exit_code, run
+    from engram.collector.output import dumps, write_status
+    from engram.collector.roles.process import set_up_log
+    from engram.exporters.signals import Signal
+
+    config = _config(options)
+    set_up_log("warn")
+    how = Options(
+        format=options.format,
+        signal=Signal(options.signal) if options.signal else None,
+        strict=options.strict,
+    )
+    counts = run(_home(options, config), config, options.files, how, sys.stderr)
+    if options.json:
+        print(dumps(counts.facts()))
+    else:
+        write_status(counts.facts(), sys.stdout)
+    return exit_code(counts)
+
+
 def _tail(options: argparse.Namespace) -> int:
     from engram.collector.tail import Selection, run
 
@@ -460,6 +507,7 @@ _COMMANDS: Final = {
     "serve": _serve,
     "sql": _sql,
     "search": _search,
+    "import": _import,
     "tail": _tail,
     "status": _status,
     "flush": _ask,

@@ -10,8 +10,9 @@ import os
 import socket
 from typing import Any, Final
 
-from engram.exporters.errors import EngramError
+from engram.exporters.errors import BadRequest, EngramError, Overloaded
 from engram.exporters.home import Home
+from engram.exporters.signals import Signal
 
 _PATH_MAX: Final = 100
 """A Unix socket's path fits in 108 bytes on Linux and 104 on macOS."""
@@ -28,6 +29,22 @@ def ask(home: Home, command: str, *, timeout_s: float = 30.0) -> dict[str, Any]:
         NotRunning: nobody listens.
         EngramError: it answered with an error, or not in time.
     """
+    return _ask(home, {"command": command}, b"", timeout_s)
+
+
+def admit(home: Home, signal: Signal, body: bytes, *, timeout_s: float = 60.0) -> dict[str, Any]:
+    """Hand an OTLP request (protobuf, not compressed) to the running collect: what was rejected.
+
+    Raises:
+        NotRunning: nobody listens.
+        BadRequest: it can never be taken.
+        Overloaded: not now.
+    """
+    return _ask(home, {"command": "admit", "signal": signal, "bytes": len(body)}, body, timeout_s)
+
+
+def _ask(home: Home, request: dict[str, Any], body: bytes, timeout_s: float) -> dict[str, Any]:
+    command = request["command"]
     folder = None
     path = str(home.control)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -47,7 +64,7 @@ def ask(home: Home, command: str, *, timeout_s: float = 30.0) -> dict[str, Any]:
             if folder is not None:
                 os.close(folder)
         try:
-            connection.sendall(json.dumps({"command": command}).encode() + b"\n")
+            connection.sendall(json.dumps(request).encode() + b"\n" + body)
             with connection.makefile("rb") as stream:
                 line = stream.readline()
             answer = json.loads(line) if line else None
@@ -55,6 +72,10 @@ def ask(home: Home, command: str, *, timeout_s: float = 30.0) -> dict[str, Any]:
             raise EngramError(f"the collector did not answer {command}: {error}") from error
     if not isinstance(answer, dict):
         raise EngramError(f"the collector hung up on {command}; its log says why")
+    if answer.get("error") and "retry_after_s" in answer:
+        raise Overloaded(str(answer["error"]), float(answer["retry_after_s"]))
+    if answer.get("error") and answer.get("bad_request"):
+        raise BadRequest(str(answer["error"]))
     if answer.get("error"):
         raise EngramError(f"{command}: {answer['error']}")
     return answer

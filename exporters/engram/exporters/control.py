@@ -5,6 +5,7 @@
 | `status` | nothing | `Engine.status()` |
 | `flush` | commits what is durable now | `{"committed": position}` |
 | `compact` | a round of maintenance; merged files stay for `grace_s` | `{"compacted": true}` |
+| `admit` | takes `bytes` of protobuf of a `signal` behind the line | `Admission`, once durable |
 | `sweep` | folds what got in twice past the recent sets | `{"removed": rows}` |
 
 Who may connect is decided by the home's mode (0700) and the socket's own (0600).
@@ -17,11 +18,13 @@ import json
 import os
 import socketserver
 import threading
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, Final
 
 from engram.exporters.engine import Engine
-from engram.exporters.errors import EngramError, StoreError
+from engram.exporters.errors import BadRequest, EngramError, Overloaded, StoreError, TooLarge
+from engram.exporters.signals import Encoding, Signal
 
 _LINE_BYTES: Final = 64 << 10
 _PATH_BYTES: Final = 100
@@ -47,7 +50,32 @@ def answer(engine: Engine, request: dict[str, Any]) -> dict[str, Any]:
             return {"removed": engine.sweep()}
     except (EngramError, TimeoutError, ValueError) as error:
         return {"error": str(error) or type(error).__name__}
-    return {"error": f"unknown command {command!r}; known: status, flush, compact, sweep"}
+    return {"error": f"unknown command {command!r}; known: status, flush, compact, sweep, admit"}
+
+
+def admit(engine: Engine, request: dict[str, Any], stream: BufferedIOBase) -> dict[str, Any]:
+    """Take a request whose body stands in the stream; the answer says whether a re-try may help."""
+    try:
+        signal, size = Signal(str(request.get("signal"))), int(request.get("bytes", -1))
+        if size < 0:
+            raise ValueError("bytes: how many follow?")
+        if size > engine.settings.max_request_bytes:
+            raise TooLarge(engine.settings.max_request_bytes)
+        body = stream.read(size)
+        if len(body) < size:
+            raise ValueError(f"only {len(body)} of {size} bytes came")
+        admission = engine.admit(signal, body, Encoding.IDENTITY).result(_FLUSH_S)
+    except Overloaded as error:
+        return {"error": str(error), "retry_after_s": error.retry_after_s}
+    except (BadRequest, ValueError) as error:
+        return {"error": str(error), "bad_request": True}
+    except (EngramError, TimeoutError) as error:
+        return {"error": str(error) or type(error).__name__, "retry_after_s": 1.0}
+    return {
+        "position": admission.position,
+        "rejected": admission.rejected,
+        "message": admission.message,
+    }
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):
@@ -67,7 +95,10 @@ class _Handler(socketserver.StreamRequestHandler):
             except ValueError as error:
                 reply: dict[str, Any] = {"error": f"one JSON object a line, please: {error}"}
             else:
-                reply = answer(self.server.engine, request)
+                if request.get("command") == "admit":
+                    reply = admit(self.server.engine, request, self.rfile)
+                else:
+                    reply = answer(self.server.engine, request)
             self.wfile.write(json.dumps(reply).encode() + b"\n")
 
 
