@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from engram.exporters.errors import (
     BadRequest,
@@ -115,8 +116,23 @@ def _is_duckdb(error: Exception, *names: str) -> bool:
 # -- arguments -------------------------------------------------------------------------------------
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what was meant, besides what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        """See `argparse`."""
+        found = re.match(r"argument [^:]+: invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if found:
+            import difflib
+
+            near = difflib.get_close_matches(found[1], re.findall(r"[\w-]+", found[2]), n=1)
+            if near:
+                message = f"there is no {found[1]!r}; did you mean {near[0]}?"
+        super().error(message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     # SUPPRESS: an option before the command is not undone by its absence after it.
     common.add_argument(
         "--home", metavar="DIR", default=argparse.SUPPRESS, help="home (ENGRAM_HOME, ./.engram)"
@@ -131,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
         "--json", action="store_true", default=argparse.SUPPRESS, help="answer in JSON"
     )
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="engram",
         description="Turns OpenTelemetry into durable, typed, queryable memory.",
         epilog=_CODES,
@@ -378,12 +394,14 @@ def _sql(options: argparse.Namespace) -> int:
 def _search(options: argparse.Namespace) -> int:
     from engram.collector.find import find
     from engram.collector.output import dumps, write_hits
+    from engram.collector.types import checked
 
+    home = _home(options)
     hits = find(
-        _home(options),
+        home,
         options.query,
         limit=options.limit,
-        types=options.types,
+        types=checked(home, options.types),
         service=options.service,
     )
     if options.json:

@@ -15,12 +15,12 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
 from engram.collector import output, query
-from engram.collector.types import known_types
+from engram.collector.types import checked
 from engram.exporters.errors import NotFound
 from engram.exporters.home import Home
 
@@ -225,7 +225,8 @@ def run(home: Home, selection: Selection, *, follow: bool, as_json: bool, out: T
             out.write(show(row) + "\n")
             out.flush()
 
-    selection = _checked(home, selection)
+    if home.catalog.exists():
+        selection = replace(selection, types=tuple(checked(home, selection.types)))
     follower = Follower(home, selection)
     begun, wait, cause = False, POLL_S, ""
     try:
@@ -247,15 +248,6 @@ def run(home: Home, selection: Selection, *, follow: bool, as_json: bool, out: T
                 return
     finally:
         follower.close()
-
-
-def _checked(home: Home, selection: Selection) -> Selection:
-    if not selection.types or not home.catalog.exists():
-        return selection
-    import dataclasses
-
-    with query.reader(home) as lake:
-        return dataclasses.replace(selection, types=tuple(known_types(lake, selection.types)))
 
 
 def _wait(out: TextIO, seconds: float) -> bool:
