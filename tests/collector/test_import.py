@@ -242,6 +242,23 @@ def test_alone_and_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert stored(Home(tmp_path / "home")) == COUNTS
 
 
+def test_stored_before_the_recent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is too old to be remembered as stored is found in the lake when an import was large."""
+    path = tmp_path / "framed.pb"
+    path.write_bytes(FORMS["framed.pb"]())
+    assert run(capsys, tmp_path / "home", path)[0] == 0
+    monkeypatch.setattr(
+        "engram.exporters.recent.RecentHashes.new", lambda self, hashes: hashes == hashes
+    )
+    monkeypatch.setattr("engram.collector.import_._RECENT", 10)
+    code, facts, _ = run(capsys, tmp_path / "home", path)
+    assert code == 0
+    assert facts["stored_before"] >= sum(COUNTS.values())
+    assert stored(Home(tmp_path / "home")) == COUNTS
+
+
 @pytest.fixture
 def collecting(tmp_path: Path) -> Iterator[Engine]:
     """A home whose collector runs, with the control socket only."""
@@ -255,9 +272,13 @@ def collecting(tmp_path: Path) -> Iterator[Engine]:
 
 
 def test_to_the_running_collector(
-    tmp_path: Path, collecting: Engine, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    collecting: Engine,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The collector of the home takes the files, and knows what it took over a socket before."""
+    monkeypatch.setattr("engram.collector.import_._RECENT", 10)  # also looks in the lake itself
     for signal, body in REQUESTS[:2]:
         collecting.admit(signal, body, Encoding.IDENTITY).result(10)
     bad = json.loads(as_json(*REQUESTS[0]))
