@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ import pytest
 from google.protobuf import json_format
 from tests.telemetry import batches, request, shop_traces
 
-from engram.collector import cli
+from engram.collector import cli, control
 from engram.collector.otlp_files import OtlpFile, Record
 from engram.collector.otlp_json import json_to_request
 from engram.collector.otlp_survey import survey
 from engram.exporters.control import ControlServer
 from engram.exporters.engine import Engine, EngineSettings
-from engram.exporters.errors import BadRequest
+from engram.exporters.errors import BadRequest, Overloaded
 from engram.exporters.home import Home
 from engram.exporters.lake.attach import attach_read_only
 from engram.exporters.otlp.wire import OFFICIAL_REQUEST
@@ -264,10 +265,10 @@ def collecting(tmp_path: Path) -> Iterator[Engine]:
     """A home whose collector runs, with the control socket only."""
     engine = Engine(Home(tmp_path / "home"), EngineSettings(commit_interval_s=0.05))
     engine.start()
-    control = ControlServer(engine)
-    control.start()
+    server = ControlServer(engine)
+    server.start()
     yield engine
-    control.shutdown()
+    server.shutdown()
     engine.shutdown(20)
 
 
@@ -295,6 +296,26 @@ def test_to_the_running_collector(
     assert f"lines.jsonl: line {len(REQUESTS) + 2}: this is no JSON" in err
     assert f"lines.jsonl: line {len(REQUESTS) + 3}: this is no OTLP request in JSON" in err
     assert stored(collecting.home) == COUNTS
+
+
+def test_the_collector_says_why_not(collecting: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nonsense and what is too large can never be taken; a full collector can take it later."""
+    home, body = collecting.home, REQUESTS[0][1]
+    with pytest.raises(BadRequest, match="not an OTLP traces request"):
+        control.admit(home, Signal.TRACES, b"\xff" * 20)
+    settings = replace(collecting.settings, max_request_bytes=1000)
+    monkeypatch.setattr(collecting, "settings", settings)
+    with pytest.raises(BadRequest, match="over the limit of 1000 bytes"):
+        control.admit(home, Signal.TRACES, body * 3000)
+    monkeypatch.undo()
+
+    def full(*_: Any) -> Any:
+        raise Overloaded("no room", 7.0)
+
+    monkeypatch.setattr(collecting, "admit", full)
+    with pytest.raises(Overloaded, match="no room") as caught:
+        control.admit(home, Signal.TRACES, body)
+    assert caught.value.retry_after_s == 7.0
 
 
 def test_strict_stops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -112,7 +112,6 @@ class Follower:
         kind, last = self._selection.kind, self._selection.last
         rows: list[Row] = []
         for collector, mark in self._marks.items():
-            # The last N by time are found without the texts of all others.
             rows += self._rows(
                 f"WHERE {self._where} AND collector = ? AND sequence <= ? "
                 f"ORDER BY time_ns DESC, sequence DESC LIMIT {int(last)}",

@@ -60,6 +60,8 @@ def admit(engine: Engine, request: dict[str, Any], stream: BufferedIOBase) -> di
         if size < 0:
             raise ValueError("bytes: how many follow?")
         if size > engine.settings.max_request_bytes:
+            while size > 0 and (piece := stream.read(min(size, 1 << 20))):
+                size -= len(piece)  # an answer to what was not read would be lost with it
             raise TooLarge(engine.settings.max_request_bytes)
         body = stream.read(size)
         if len(body) < size:
