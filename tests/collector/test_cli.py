@@ -153,7 +153,22 @@ def test_wrong_usage_is_2(engram: object, arguments: tuple[str, ...]) -> None:
     assert "usage: engram" in err
 
 
-@pytest.mark.parametrize("command", [("sql", "SELECT 1"), ("status",), ("search", "x")])
+def test_what_was_meant(engram: object, lake: Home) -> None:
+    """A misspelt command, choice, type or table is answered with the right one."""
+    home = str(lake.root)
+    for arguments, wanted in (
+        (("stauts",), "did you mean status?"),
+        (("config", "valdate"), "did you mean validate?"),
+        (("--home", home, "search", "x", "--type", "sytem_error"), "did you mean system_error"),
+        (("--home", home, "sql", "FROM systm_error"), 'Did you mean "system_error"?'),
+        (("--home", home, "sql", "FROM system_error WHERE time > now()"), "epoch_us(now())"),
+    ):
+        code, _, err = call(engram, *arguments)
+        assert code == 2
+        assert wanted in err
+
+
+@pytest.mark.parametrize("command", [("sql", "SELECT 1"), ("status",), ("search", "x"), ("tail",)])
 def test_no_lake_is_3(engram: object, command: tuple[str, ...]) -> None:
     """Without a lake each question says so and how to start one."""
     code, out, err = call(engram, *command)

@@ -162,6 +162,9 @@ def test_completion(reader: duckdb.DuckDBPyConnection) -> None:
     assert completions(reader, "SELECT * FROM spans WHERE http_ro")[0] == "http_route"
     assert completions(reader, "SELECT * FROM memories WHERE type = 'ap") == ["api_call"]
     assert "SELECT" in completions(reader, "SEL")
+    offered = completions(reader, "SELECT * FROM memories WHERE ty")
+    assert offered[0] == "type"
+    assert len(offered) == len(set(offered))
     assert "quantile_cont(" in completions(reader, "SELECT quantile_c")
     assert completions(reader, ".sch") == [".schema"]
     assert completions(reader, ".schema span") == ["spans", "spans_readable"]

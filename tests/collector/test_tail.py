@@ -203,7 +203,7 @@ def test_no_lake_is_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_ends_with_its_reader(lake: Home) -> None:
     """When the reader of the pipe leaves, tail leaves, though nothing new comes."""
     process = subprocess.Popen(
-        [*COMMAND, "--home", str(lake.root), "tail"],
+        [*COMMAND, "--home", str(lake.root), "tail", "-n", "1"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None

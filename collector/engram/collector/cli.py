@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from engram.exporters.errors import (
     BadRequest,
@@ -115,8 +116,23 @@ def _is_duckdb(error: Exception, *names: str) -> bool:
 # -- arguments -------------------------------------------------------------------------------------
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what was meant, besides what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        """See `argparse`."""
+        found = re.match(r"argument [^:]+: invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if found:
+            import difflib
+
+            near = difflib.get_close_matches(found[1], re.findall(r"[\w-]+", found[2]), n=1)
+            if near:
+                message = f"there is no {found[1]!r}; did you mean {near[0]}?"
+        super().error(message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     # SUPPRESS: an option before the command is not undone by its absence after it.
     common.add_argument(
         "--home", metavar="DIR", default=argparse.SUPPRESS, help="home (ENGRAM_HOME, ./.engram)"
@@ -139,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
         "--json", action="store_true", default=argparse.SUPPRESS, help="answer in JSON"
     )
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="engram",
         description="Turns OpenTelemetry into durable, typed, queryable memory.",
         epilog=_CODES,
@@ -221,6 +237,20 @@ def _parser() -> argparse.ArgumentParser:
         default=True,
         help="go on with what comes (the default), or end after the last N",
     )
+    import_ = add("import", "OTLP files into the lake", _IMPORT_HELP)
+    import_.add_argument("files", nargs="+", metavar="FILE", help='a file; "-" is stdin')
+    import_.add_argument(
+        "--format",
+        choices=["auto", "json", "jsonl", "proto"],
+        default="auto",
+        help="what is in the files (auto: looked at)",
+    )
+    import_.add_argument(
+        "--signal",
+        choices=["traces", "logs", "metrics"],
+        help="what is in the files, where they do not say it themselves",
+    )
+    import_.add_argument("--strict", action="store_true", help="stop at the first bad record")
     add("status", "what runs, and what is stored")
     add("flush", "wait until everything acknowledged so far can be queried")
     add("compact", "merge small files of the lake now")
@@ -286,6 +316,18 @@ def _count(text: str) -> int:
     if not 0 <= number <= 10_000:
         raise argparse.ArgumentTypeError("must be between 0 and 10000")
     return number
+
+
+_IMPORT_HELP = """Store OTLP files, by the collector that runs in the home, else alone.
+
+JSON lines and length-prefixed protobuf as the Collector's file exporter writes them, or one
+request a file; plain, gzip or zstd. What is stored already is not stored again, so an import that
+broke off is simply run again. A bad record is said with its place, and the rest is stored.
+  engram import telemetry.jsonl
+  engram import --strict traces.pb logs.pb.zst
+
+exit code 1: something was bad or rejected, the rest is stored
+"""
 
 
 def _rows(text: str) -> int:
@@ -413,10 +455,11 @@ def _sql(options: argparse.Namespace) -> int:
 def _search(options: argparse.Namespace) -> int:
     from engram.collector.find import find, importance, moment
     from engram.collector.output import dumps, write_answer
+    from engram.collector.types import checked
 
-    least = options.min_importance
+    home, least = _home(options), options.min_importance
     filters = {
-        "types": options.types,
+        "types": checked(home, options.types),
         "service": options.service,
         "user_id": options.user,
         "session_id": options.session,
@@ -424,7 +467,7 @@ def _search(options: argparse.Namespace) -> int:
         "until_ns": None if options.until is None else moment(options.until),
         "min_importance": None if least is None else importance(least),
     }
-    answer = find(_home(options), options.query, limit=options.limit, filters=filters)
+    answer = find(home, options.query, limit=options.limit, filters=filters)
     if answer["note"]:
         print(f"engram: {answer['note']}", file=sys.stderr)
     if options.json:
@@ -466,6 +509,27 @@ def _show(options: argparse.Namespace) -> int:
     else:
         write_context(told, sys.stdout)
     return OK
+
+
+def _import(options: argparse.Namespace) -> int:
+    from engram.collector.import_ import Options, exit_code, run
+    from engram.collector.output import dumps, write_status
+    from engram.collector.roles.process import set_up_log
+    from engram.exporters.signals import Signal
+
+    config = _config(options)
+    set_up_log("warn")
+    how = Options(
+        format=options.format,
+        signal=Signal(options.signal) if options.signal else None,
+        strict=options.strict,
+    )
+    counts = run(_home(options, config), config, options.files, how, sys.stderr)
+    if options.json:
+        print(dumps(counts.facts()))
+    else:
+        write_status(counts.facts(), sys.stdout)
+    return exit_code(counts)
 
 
 def _tail(options: argparse.Namespace) -> int:
@@ -627,6 +691,7 @@ _COMMANDS: Final = {
     "search": _search,
     "show": _show,
     "reindex": _reindex,
+    "import": _import,
     "tail": _tail,
     "status": _status,
     "flush": _ask,

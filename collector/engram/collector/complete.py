@@ -60,7 +60,12 @@ class LakeCompleter(Completer):
             return
         if not word:
             return
-        used = [table for table in self._aliases(document.text).values() if table in columns]
+        yield from _distinct(self._anything(document.text, word, columns))
+
+    def _anything(
+        self, text: str, word: str, columns: dict[str, list[str]]
+    ) -> Iterator[Completion]:
+        used = [table for table in self._aliases(text).values() if table in columns]
         near = dict.fromkeys(c for table in used or columns for c in columns[table])
         yield from _matching(word, near, "column")
         yield from _matching(word, (t for t in sorted(columns) if t not in near), "table")
@@ -119,6 +124,16 @@ class LakeCompleter(Completer):
         ]
         self._columns = columns
         return columns
+
+
+def _distinct(found: Iterable[Completion]) -> Iterator[Completion]:
+    """Each text once: a column's name may be a keyword too."""
+    seen: set[str] = set()
+    for one in found:
+        text = one.text.lower()
+        if text not in seen:
+            seen.add(text)
+            yield one
 
 
 def _matching(

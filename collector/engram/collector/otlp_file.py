@@ -5,18 +5,18 @@ Files do not say which signal they hold: it is seen by what is in them.
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
+from engram.collector.otlp_files import MOST
 from engram.exporters.errors import BadRequest, NotFound
 from engram.exporters.otlp.check import good_ids
-from engram.exporters.otlp.wire import OFFICIAL_REQUEST, STRICT_REQUEST
+from engram.exporters.otlp.json import to_protobuf
+from engram.exporters.otlp.wire import STRICT_REQUEST
 from engram.exporters.signals import Signal
 
 _KEYS: Final = {
@@ -24,9 +24,6 @@ _KEYS: Final = {
     "resourceLogs": Signal.LOGS, "resource_logs": Signal.LOGS,
     "resourceMetrics": Signal.METRICS, "resource_metrics": Signal.METRICS,
 }  # fmt: skip
-_IDS: Final = frozenset(
-    {"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id"}
-)
 
 
 def read(path: Path) -> list[tuple[Signal, bytes]]:
@@ -66,12 +63,9 @@ def _from_json(path: Path, raw: bytes) -> Iterator[tuple[Signal, bytes]]:
             )
         (signal,) = signals
         try:
-            request = json_format.ParseDict(
-                _binary_ids(document), OFFICIAL_REQUEST[signal](), ignore_unknown_fields=True
-            )
-        except (json_format.ParseError, ValueError) as error:
-            raise BadRequest(f"{place}: no OTLP {signal} request: {error}") from error
-        yield signal, request.SerializeToString()
+            yield signal, to_protobuf(signal, json.dumps(document).encode(), MOST)
+        except BadRequest as error:
+            raise BadRequest(f"{place}: {error}") from error
 
 
 def _documents(path: Path, raw: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -92,20 +86,6 @@ def _documents(path: Path, raw: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
         if not isinstance(document, dict):
             raise BadRequest(f"{place}: an OTLP request is a JSON object")
         yield place, document
-
-
-def _binary_ids(value: Any) -> Any:
-    """OTLP/JSON writes ids in hex, where protobuf's JSON has base64."""
-    if isinstance(value, list):
-        return [_binary_ids(one) for one in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        key: base64.b64encode(bytes.fromhex(one)).decode()
-        if key in _IDS and isinstance(one, str)
-        else _binary_ids(one)
-        for key, one in value.items()
-    }
 
 
 def _traces(request: Any) -> bool:

@@ -276,4 +276,19 @@ def write_status(facts: Mapping[str, Any], out: TextIO, indent: str = "") -> Non
             out.write(f"{indent}{key}{'' if value else ': none'}\n")
             write_status(value, out, indent + "  ")
         else:
-            out.write(f"{indent}{str(key).ljust(width)}  {_cell(value)}\n")
+            out.write(f"{indent}{str(key).ljust(width)}  {_fact(str(key), value)}\n")
+
+
+def _fact(name: str, value: Any) -> str:
+    """A value of a status as people read it."""
+    if value is None or value == []:
+        return "none"
+    if isinstance(value, list):
+        return ", ".join(_cell(one) for one in value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or name == "pid":
+        return _cell(value)
+    if name.endswith("_s"):
+        return str(timedelta(seconds=round(value)))
+    if name.endswith("_bytes") and value >= 1 << 20:
+        return f"{value:,} ({value / (1 << 20):,.1f} MiB)"
+    return f"{value:,}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from engram.collector import control, query
@@ -15,12 +16,10 @@ def status(home: Home) -> dict[str, Any]:
     Raises:
         NotFound: there is neither a collector nor a lake.
     """
-    facts: dict[str, Any] = {"home": str(home.root)}
-    try:
+    facts: dict[str, Any] = {"home": str(home.root), "running": False}
+    with contextlib.suppress(control.NotRunning):
         facts["collector"] = control.ask(home, "status", timeout_s=10.0)
         facts["running"] = True
-    except control.NotRunning:
-        facts["running"] = False
     try:
         with query.reader(home) as connection:
             facts |= query.counts(connection)

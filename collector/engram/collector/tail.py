@@ -15,12 +15,12 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
 from engram.collector import output, query
-from engram.collector.types import known_types
+from engram.collector.types import checked
 from engram.exporters.errors import NotFound
 from engram.exporters.home import Home
 
@@ -112,7 +112,6 @@ class Follower:
         kind, last = self._selection.kind, self._selection.last
         rows: list[Row] = []
         for collector, mark in self._marks.items():
-            # The last N by time are found without the texts of all others.
             rows += self._rows(
                 f"WHERE {self._where} AND collector = ? AND sequence <= ? "
                 f"ORDER BY time_ns DESC, sequence DESC LIMIT {int(last)}",
@@ -225,7 +224,8 @@ def run(home: Home, selection: Selection, *, follow: bool, as_json: bool, out: T
             out.write(show(row) + "\n")
             out.flush()
 
-    selection = _checked(home, selection)
+    if home.catalog.exists():
+        selection = replace(selection, types=tuple(checked(home, selection.types)))
     follower = Follower(home, selection)
     begun, wait, cause = False, POLL_S, ""
     try:
@@ -247,15 +247,6 @@ def run(home: Home, selection: Selection, *, follow: bool, as_json: bool, out: T
                 return
     finally:
         follower.close()
-
-
-def _checked(home: Home, selection: Selection) -> Selection:
-    if not selection.types or not home.catalog.exists():
-        return selection
-    import dataclasses
-
-    with query.reader(home) as lake:
-        return dataclasses.replace(selection, types=tuple(known_types(lake, selection.types)))
 
 
 def _wait(out: TextIO, seconds: float) -> bool:

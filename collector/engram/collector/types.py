@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from engram.collector import query
 from engram.exporters.errors import BadRequest
+from engram.exporters.home import Home
 
 if TYPE_CHECKING:
     import duckdb
@@ -32,6 +34,19 @@ def known_types(connection: duckdb.DuckDBPyConnection, given: Iterable[str]) -> 
 
     known = stored | set(MEMORY_TYPES)
     return [_known(ALIASES.get(one, one), known) for one in given]
+
+
+def checked(home: Home, given: Sequence[str] | None) -> list[str]:
+    """`known_types` of a home's lake, which is opened only when there is something to check.
+
+    Raises:
+        NotFound: this home has no lake.
+        BadRequest: a name that is none.
+    """
+    if not given:
+        return []
+    with query.reader(home, threads=1) as connection:
+        return known_types(connection, given)
 
 
 def _known(name: str, known: set[str]) -> str:

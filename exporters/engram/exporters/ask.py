@@ -9,7 +9,7 @@ import json
 import socket
 from typing import Any
 
-from engram.exporters.errors import EngramError
+from engram.exporters.errors import BadRequest, EngramError, Overloaded
 from engram.exporters.home import Home
 
 
@@ -26,6 +26,7 @@ def ask(
 
     Raises:
         NotRunning: nobody listens.
+        Overloaded, BadRequest: a request was not taken: not now, or never.
         EngramError: it answered with an error, or not in time.
     """
     if body:
@@ -51,6 +52,10 @@ def ask(
             raise EngramError(f"the collector did not answer {command}: {error}") from error
     if not isinstance(answer, dict):
         raise EngramError(f"the collector hung up on {command}; its log says why")
+    if answer.get("error") and "retry_after_s" in answer:
+        raise Overloaded(str(answer["error"]), float(answer["retry_after_s"]))
+    if answer.get("error") and answer.get("bad_request"):
+        raise BadRequest(f"{command}: {answer['error']}")
     if answer.get("error"):
         raise EngramError(f"{command}: {answer['error']}")
     return answer

@@ -29,7 +29,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from engram.exporters.engine import Engine
-from engram.exporters.errors import EngramError, Overloaded, StoreError
+from engram.exporters.errors import BadRequest, EngramError, Overloaded, StoreError, TooLarge
 from engram.exporters.forks import leave_to_parent
 from engram.exporters.signals import Encoding, Signal
 from engram.exporters.slices import read_slice
@@ -69,11 +69,17 @@ def _append(engine: Engine, signal: str, body: bytes) -> dict[str, Any]:
         admitted = engine.admit(Signal(signal), body, Encoding.IDENTITY).result(_APPEND_S)
     except Overloaded as error:
         return {"error": str(error), "retry_after_s": error.retry_after_s}
-    except (EngramError, ValueError) as error:
+    except (BadRequest, TooLarge, ValueError) as error:
+        return {"error": str(error), "bad_request": True}
+    except EngramError as error:
         return {"error": str(error)}
     except TimeoutError:
         return {"error": "the disk is slow", "retry_after_s": 1.0}
-    return {"position": admitted.position, "rejected": admitted.rejected}
+    return {
+        "position": admitted.position,
+        "rejected": admitted.rejected,
+        "message": admitted.message,
+    }
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):
@@ -127,8 +133,12 @@ class _Handler(socketserver.StreamRequestHandler):
         if request.get("command") == "append":
             size = request.get("bytes")
             limit = engine.settings.max_request_bytes
-            if not isinstance(size, int) or not 0 <= size <= limit:
-                return {"error": f"bytes must be a number up to {limit}", "close": True}
+            if not isinstance(size, int) or size < 0:
+                return {"error": "bytes: how many follow?", "bad_request": True, "close": True}
+            if size > limit:
+                while size > 0 and (piece := self.rfile.read(min(size, 1 << 20))):
+                    size -= len(piece)  # an answer to what was not read would be lost with it
+                return {"error": str(TooLarge(limit)), "bad_request": True}
             body = self.rfile.read(size)
             if len(body) < size:
                 return {"error": "the request is not complete", "close": True}
