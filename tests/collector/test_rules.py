@@ -351,8 +351,8 @@ def as_json(signal: Signal, body: bytes) -> Any:
         (b"{]", "not valid JSON"),
         (b"{}", "has one of resourceSpans"),
         (b"[1]", "is a JSON object"),
-        (b'{"resourceSpans": 5}', "no OTLP traces request"),
-        (b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "x"}]}]}]}', "no OTLP traces"),
+        (b'{"resourceSpans": 5}', r"at \$\.resourceSpans"),
+        (b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "x"}]}]}]}', "is no hexadecimal id"),
         (b'{"resourceSpans":' + b"[" * 99999, "nested too deeply"),
     ],
 )  # fmt: skip

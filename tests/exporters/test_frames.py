@@ -22,7 +22,9 @@ RULES = Rules.load()
 def same(decoder: Decoder, wanted: frozenset[str], resource: frozenset[str]) -> None:
     """The decoder's frames equal those made of its own tables."""
     records = decoder.finish()
-    made = frames(records.spans, records.logs, wanted, resource)
+    made = frames(
+        {"spans": records.spans, "logs": records.logs, "metrics": records.metrics}, wanted, resource
+    )
     assert_equal(made["span"], records.span_frame)
     assert_equal(made["span_event"], records.event_frame)
     assert_equal(made["log"], records.log_frame)

@@ -109,8 +109,9 @@ def _of_trace(
     with contextlib.closing(attach_read_only(home)) as db:
         rows = {
             table: db.execute(
-                f"SELECT {', '.join(columns)} FROM {table} WHERE trace_id = ? LIMIT {_MOST}",
-                [trace_id],
+                f"SELECT {', '.join(columns)} FROM {table} "
+                f"WHERE {'false' if table == 'metrics' else 'trace_id = $trace'} LIMIT {_MOST}",
+                {} if table == "metrics" else {"trace": trace_id},  # points belong to no trace
             ).to_arrow_table()
             for table, columns in NEEDED.items()
         }
@@ -126,7 +127,7 @@ def _of_trace(
                 [hashes],
             ).fetchall()
         )
-    made = frames(rows["spans"], rows["logs"], rules.wanted, rules.resource_wanted)
+    made = frames(rows, rules.wanted, rules.resource_wanted)
     return made, stored
 
 
@@ -138,6 +139,7 @@ def _of_file(path: Path, config: Config, rules: RuleSet) -> dict[Kind, pl.DataFr
             "engram rules explain TRACE_ID or FILE"
         )
     from engram.collector import otlp_file
+    from engram.exporters.metrics import metric_frame
     from engram.exporters.otlp.decode import Decoder
     from engram.exporters.otlp.values import NoRedaction, Redact
     from engram.exporters.redact import RedactionConfig, Redactor
@@ -154,6 +156,7 @@ def _of_file(path: Path, config: Config, rules: RuleSet) -> dict[Kind, pl.DataFr
     records = decoder.finish()
     return {
         "span": records.span_frame, "span_event": records.event_frame, "log": records.log_frame,
+        "metric": metric_frame(records.metrics, rules.wanted, rules.resource_wanted),
     }  # fmt: skip
 
 

@@ -28,11 +28,13 @@ from engram.exporters.otlp.values import double_json
 WINDOW_NS: Final = 300_000_000_000
 """Length of a window; windows begin at multiples of it."""
 
-_POINT: Final = (
+POINT_COLUMNS: Final = (
     "name", "description", "unit", "type", "aggregation_temporality", "start_time_unix_nano",
     "time_unix_nano", "attributes", "value_int", "value_double", "count", "sum", "service_name",
     "resource", "scope_name", "scope_version", "scope_attributes", "content_hash",
+    "flags",
 )  # fmt: skip
+"""Columns of `METRICS` that the rows are made from."""
 _CONTEXT: Final = ("resource", "scope_name", "scope_version", "scope_attributes", "name", "type",
                    "unit", "attributes")  # fmt: skip
 _TEMPORALITY: Final = {1: "delta", 2: "cumulative"}
@@ -81,7 +83,7 @@ def metric_frame(
     """
     if not table.num_rows:
         return pl.DataFrame()
-    points = pl.from_arrow(table.select([*_POINT, "flags"]))
+    points = pl.from_arrow(table.select(POINT_COLUMNS))
     assert isinstance(points, pl.DataFrame)  # noqa: S101
     points = points.filter(pl.col("flags") & 1 == 0, pl.col("name").is_not_null()).with_columns(
         window=pl.col("time_unix_nano") // WINDOW_NS * WINDOW_NS

@@ -276,17 +276,21 @@ class _Rederivation:
             [_frame(table.select(["content_hash", "recorded_at"])) for table in rows.values()]
         ).unique("content_hash")
         self._insert("scanned", times.select("content_hash"))
-        of_kind = frames(
-            rows["spans"], rows["logs"], self._rules.wanted, self._rules.resource_wanted
-        )
+        of_kind = frames(rows, self._rules.wanted, self._rules.resource_wanted)
         made = pl.concat([self._rules.apply(frame, kind) for kind, frame in of_kind.items()])
         if self._types:
             made = made.filter(pl.col("type").is_in(self._types))
         if not made.height:
             return
-        made = made.with_columns(pl.col("sources").list.first().alias("content_hash")).join(
-            times, on="content_hash", how="left", maintain_order="left"
+        made = made.with_row_index("row")
+        newest = (
+            made.select("row", content_hash="sources")
+            .explode("content_hash")
+            .join(times, on="content_hash")
+            .group_by("row")
+            .agg(pl.col("recorded_at").max())
         )
+        made = made.join(newest, on="row", how="left", maintain_order="left")
         self._insert_made(merge_frame(made.select(list(_MADE))), only_targets=only_targets)
 
     def _insert_made(self, made: pl.DataFrame, *, only_targets: bool) -> None:

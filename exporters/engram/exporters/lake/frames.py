@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 import pyarrow as pa
 
+from engram.exporters.metrics import POINT_COLUMNS, metric_frame
 from engram.exporters.otlp.values import double_json, parse, text
 from engram.exporters.records import LOG_PROMOTED, PROMOTED
 
@@ -38,6 +39,7 @@ _ALWAYS: Final = frozenset(
 NEEDED: Final = {
     "spans": (*_SPAN_COLUMNS, "resource", "events"),
     "logs": (*_LOG_COLUMNS, "resource"),
+    "metrics": POINT_COLUMNS,
 }
 """Columns of each table that the frames are made from."""
 
@@ -45,12 +47,13 @@ Wanted = Callable[[str | None], dict[str, str]]
 
 
 def frames(
-    spans: pa.Table, logs: pa.Table, wanted: frozenset[str], resource_wanted: frozenset[str]
+    rows: Mapping[str, pa.Table], wanted: frozenset[str], resource_wanted: frozenset[str]
 ) -> dict[Kind, pl.DataFrame]:
-    """The frame of each kind of record; `spans` and `logs` have the columns of `NEEDED`.
+    """The frame of each kind of record; `rows` has the tables and columns of `NEEDED`.
 
     Rows keep their order; a span's events follow each other in theirs.
     """
+    spans, logs = rows["spans"], rows["logs"]
     keys = wanted | _ALWAYS
     of_resource = _remembered(resource_wanted)
     span_frame = _frame(spans, _SPAN_COLUMNS, _reader(keys), of_resource)
@@ -65,7 +68,8 @@ def frames(
         log_frame = log_frame.with_columns(
             pl.Series("body_text", map(_body_text, log_frame["body"]), dtype=pl.String)
         )
-    return {"span": span_frame, "span_event": event_frame, "log": log_frame}
+    metrics = metric_frame(rows["metrics"], wanted, resource_wanted)
+    return {"span": span_frame, "span_event": event_frame, "log": log_frame, "metric": metrics}
 
 
 def _frame(
