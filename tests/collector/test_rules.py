@@ -320,7 +320,8 @@ def test_explain_files(engram: object, tmp_path: Path) -> None:
     server = told[0][0]
     assert "switches it off" in why(server, "request_outcome")
     assert {m["rule"] for record in told[1] for m in record["made"]} >= {"ai_response"}
-    assert told[2] == []
+    made_of_metrics = {m["type"] for record in told[2] for m in record["made"]}
+    assert made_of_metrics == {"performance_metric"}
     assert not (tmp_path / ".engram").exists()
 
 

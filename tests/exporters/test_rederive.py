@@ -212,7 +212,7 @@ def test_since_and_type(tmp_path: Path) -> None:
     expected = memories(truth)
     late = {
         hash_
-        for table in ("spans", "logs")
+        for table in ("spans", "logs", "metrics")
         for (hash_,) in query(
             root, f"SELECT content_hash FROM {table} WHERE recorded_at >= {since}"
         )
@@ -233,7 +233,8 @@ def test_retention_follows_the_telemetry(root: Path) -> None:
     newest = (
         "SELECT count(*) FROM memories m WHERE recorded_at IS DISTINCT FROM (SELECT max(r) FROM "
         "(SELECT content_hash, recorded_at AS r FROM spans UNION ALL "
-        "SELECT content_hash, recorded_at FROM logs) WHERE list_contains(m.sources, content_hash))"
+        "SELECT content_hash, recorded_at FROM logs UNION ALL "
+        "SELECT content_hash, recorded_at FROM metrics) WHERE list_contains(m.sources, content_hash))"
     )
     assert query(root, newest) == [(0,)]
 
