@@ -49,8 +49,9 @@ def effective(config: Config) -> dict[str, Any]:
 
 def _plain(value: Any, key: str = "") -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [one.name for one in dataclasses.fields(value)]
-        return _plain({name: getattr(value, name) for name in names})
+        fields = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
+        # A key with nothing behind it means a part with its defaults, so what is not there is left out.
+        return _plain({name: one for name, one in fields.items() if one is not None})
     if isinstance(value, Mapping):
         if key == "headers":
             return dict.fromkeys(map(str, value), MASK)
