@@ -353,7 +353,7 @@ def as_json(signal: Signal, body: bytes) -> Any:
         (b"{}", "has one of resourceSpans"),
         (b"[1]", "is a JSON object"),
         (b'{"resourceSpans": 5}', r"at \$\.resourceSpans"),
-        (b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "x"}]}]}]}', "is no hexadecimal id"),
+        (b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "x"}]}]}]}', "hexadecimal"),
         (b'{"resourceSpans":' + b"[" * 99999, "nested too deeply"),
     ],
 )  # fmt: skip

@@ -234,7 +234,8 @@ def test_retention_follows_the_telemetry(root: Path) -> None:
         "SELECT count(*) FROM memories m WHERE recorded_at IS DISTINCT FROM (SELECT max(r) FROM "
         "(SELECT content_hash, recorded_at AS r FROM spans UNION ALL "
         "SELECT content_hash, recorded_at FROM logs UNION ALL "
-        "SELECT content_hash, recorded_at FROM metrics) WHERE list_contains(m.sources, content_hash))"
+        "SELECT content_hash, recorded_at FROM metrics) "
+        "WHERE list_contains(m.sources, content_hash))"
     )
     assert query(root, newest) == [(0,)]
 

@@ -50,7 +50,7 @@ def effective(config: Config) -> dict[str, Any]:
 def _plain(value: Any, key: str = "") -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
-        # A key with nothing behind it means a part with its defaults, so what is not there is left out.
+        # A key with nothing behind it means a part with its defaults: what is not there, stays out.
         return _plain({name: one for name, one in fields.items() if one is not None})
     if isinstance(value, Mapping):
         if key == "headers":
