@@ -463,7 +463,7 @@ def test_control_speaks_clearly(home: Home, tmp_path: Path) -> None:
     with serving(home) as engine:
         assert "one JSON object" in say(b"hello\n")["error"]
         assert "number" in say(b'{"command": "append", "bytes": "x"}\n')["error"]
-        assert "number" in say(b'{"command": "append", "bytes": 99999999999}\n')["error"]
+        assert "over the limit" in say(b'{"command": "append", "bytes": 99999999999}\n')["error"]
         head = b'{"command": "append", "signal": "traces", "bytes": 9}\n'
         assert "not complete" in say(head + b"short")["error"]
         assert "not an OTLP" in say(head + b"\xff" * 9)["error"]

@@ -134,7 +134,11 @@ class _Handler(socketserver.StreamRequestHandler):
             size = request.get("bytes")
             limit = engine.settings.max_request_bytes
             if not isinstance(size, int) or size < 0:
-                return {"error": "bytes: how many follow?", "bad_request": True, "close": True}
+                return {
+                    "error": "bytes must be the number of bytes that follow",
+                    "bad_request": True,
+                    "close": True,
+                }
             if size > limit:
                 while size > 0 and (piece := self.rfile.read(min(size, 1 << 20))):
                     size -= len(piece)  # an answer to what was not read would be lost with it
