@@ -75,10 +75,10 @@ def connect(*, threads: int = 2, memory_limit: str = "512MB") -> duckdb.DuckDBPy
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
             "preserve_insertion_order": "false",
-            "enable_progress_bar": "false",  # a slow merge would draw it into the collector's log
             "enable_external_file_cache": "false",  # grows to the memory limit, for no reader
         }
     )
+    connection.execute("SET enable_progress_bar = false")  # a slow merge would draw it into the log
     for name in EXTENSIONS:
         connection.execute(f"LOAD '{quoted(_extension_file(name))}'")
     return connection
