@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -69,9 +70,12 @@ def engram(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def free_config(path: Path, **ports: int) -> Path:
     """The default configuration on free ports."""
-    text = DEFAULT_FILE.read_text()
-    for name, default in (("grpc", 4317), ("http", 4318), ("api", 4319)):
-        text = text.replace(f"127.0.0.1:{default}", f"127.0.0.1:{ports.get(name, free_port())}")
+    names = {"4317": "grpc", "4318": "http", "4319": "api"}
+
+    def free(port: re.Match[str]) -> str:
+        return str(ports.get(names[port[0]], free_port()))
+
+    text = re.sub(r"(?<=127\.0\.0\.1:)431[789]\b", free, DEFAULT_FILE.read_text())
     path.write_text(text)
     return path
 

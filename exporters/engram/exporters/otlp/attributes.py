@@ -11,7 +11,7 @@ has to read (2 µs a kilobyte, where reading it in Python takes 40).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from json.encoder import encode_basestring
 from typing import Final
@@ -22,7 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from engram.exporters.otlp import wire
-from engram.exporters.otlp.slab import Ints, Slab, distinct, replaced
+from engram.exporters.otlp.slab import Ints, Slab, distinct, replaced, strings
 from engram.exporters.otlp.values import REDACTED, Redact, ValueWriter, double_json, key_json, text
 from engram.exporters.otlp.walk import Found, Shape, walk
 
@@ -60,15 +60,15 @@ class Values:
         found = walk(_VALUE, slab, at, size)
         tags = np.where(~found.odd & (found.fields == 1), slab.u8[at], 0)
         groups = []
-        strings = np.flatnonzero(tags == _STRING)
-        if len(strings):
+        quoted = np.flatnonzero(tags == _STRING)
+        if len(quoted):
             where, length = found.slice("string_value")
-            rows, plain = _texts(slab, where[strings], length[strings])
-            tags[strings] = 0
-            strings = strings[rows]
-            tags[strings] = _STRING
-            plain = self._redacted(plain)
-            groups.append(Group(strings, '"', _escaped(plain), plain))
+            rows, plain = _texts(slab, where[quoted], length[quoted])
+            tags[quoted] = 0
+            quoted = quoted[rows]
+            tags[quoted] = _STRING
+            plain = self.redacted(plain)
+            groups.append(Group(quoted, '"', _escaped(plain), plain))
         for tag, name, write in _NUMBERS:
             rows = np.flatnonzero(tags == tag)
             if len(rows):
@@ -92,11 +92,12 @@ class Values:
             else:
                 json.append(self._writer.value(value))
                 plain.append(json[-1] if kind else None)
-        return Group(rows, "", _series(json), _series(plain))
+        return Group(rows, "", strings(json), strings(plain))
 
-    def _redacted(self, plain: pl.Series) -> pl.Series:
+    def redacted(self, plain: pl.Series) -> pl.Series:
+        """The texts with their secrets replaced."""
         rows = np.asarray(self._redact.suspicious(plain), np.int64)
-        return replaced(plain, rows, _series([*map(self._redact.text, plain.gather(rows))]))
+        return replaced(plain, rows, strings([*map(self._redact.text, plain.gather(rows))]))
 
 
 def _texts(slab: Slab, at: Ints, size: Ints) -> tuple[Ints, pl.Series]:
@@ -127,7 +128,7 @@ def _escaped(plain: pl.Series) -> pl.Series:
     rare = written.str.contains(_CONTROL).arg_true().to_numpy().astype(np.int64)
     if len(rare):
         texts = [encode_basestring(text)[1:-1] for text in plain.gather(rows[rare])]
-        written = replaced(written, rare, _series(texts))
+        written = replaced(written, rare, strings(texts))
     return replaced(plain, rows, written)
 
 
@@ -136,11 +137,11 @@ def _integers(numbers: Ints) -> pl.Series:
 
 
 def _booleans(numbers: Ints) -> pl.Series:
-    return _series(["false", "true"]).gather((numbers != 0).astype(np.int64))
+    return strings(["false", "true"]).gather((numbers != 0).astype(np.int64))
 
 
 def _doubles(numbers: Ints) -> pl.Series:
-    return _series([*map(double_json, numbers.view(np.float64).tolist())])
+    return strings([*map(double_json, numbers.view(np.float64).tolist())])
 
 
 _STRING: Final = 0x0A
@@ -151,10 +152,6 @@ _NUMBERS: Final = (
 )
 """Tags of AnyValue, its fields, and how a column of them is written."""
 _SIMPLE: Final = (_STRING, *(tag for tag, _, _ in _NUMBERS))
-
-
-def _series(texts: Sequence[str | None]) -> pl.Series:
-    return pl.Series(texts, dtype=pl.String)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +251,7 @@ class Attributes:
     def read(self, slab: Slab, at: Ints, size: Ints) -> Members:
         """All attributes of a batch, their secrets replaced."""
         if not len(at):
-            return Members(_closed([]), _series([None]), np.zeros(0, np.int16), at)
+            return Members(_closed([]), strings([None]), np.zeros(0, np.int16), at)
         first, codes = distinct(slab.views(at, size))
         at, size = at[first], size[first]
         pairs = walk(_PAIR, slab, at, size)
@@ -268,7 +265,7 @@ class Attributes:
             pieces.append(self._slowly(rest, slab.raws(at[rest], size[rest])))
         order = np.empty(len(at), np.int64)
         order[np.concatenate([piece.rows for piece in pieces])] = np.arange(len(at))
-        plain = pl.concat([*(piece.plain for piece in pieces), _series([None])], rechunk=True)
+        plain = pl.concat([*(piece.plain for piece in pieces), strings([None])], rechunk=True)
         slots = np.concatenate([piece.slots for piece in pieces])
         slots[plain[:-1].is_null().to_numpy()] = -1
         return Members(_closed([piece.texts for piece in pieces]), plain, slots, order[codes])
@@ -287,10 +284,10 @@ class Attributes:
             for group in self._values.read(slab, value_at[shown], value_size[shown])
         ]
         if len(hidden):
-            instead = _series([REDACTED]).new_from_index(0, len(hidden))
+            instead = strings([REDACTED]).new_from_index(0, len(hidden))
             groups.append(Group(hidden, '"', instead, instead))
         for group in groups:
-            prefix = _series([key.json + group.quote for key in keys]).gather(key_of[group.rows])
+            prefix = strings([key.json + group.quote for key in keys]).gather(key_of[group.rows])
             text_ = pl.concat_str(prefix, group.inner, pl.lit(group.quote))
             mine = rows[group.rows], slots[group.rows]
             yield _Piece(mine[0], pl.select(text_).to_series(), group.plain, mine[1])
@@ -306,7 +303,7 @@ class Attributes:
             texts.append(f",{name}:{value}")
             plain.append(None if pair.key_strindex else shown)
             slots.append(self._key(pair.key).slot)
-        return _Piece(rows, _series(texts), _series(plain), np.array(slots, np.int16))
+        return _Piece(rows, strings(texts), strings(plain), np.array(slots, np.int16))
 
     def _key(self, raw: bytes) -> _Key:
         known = self._keys.get(raw)
@@ -321,4 +318,4 @@ class Attributes:
 
 def _closed(texts: list[pl.Series]) -> pl.Series:
     """The texts with what closes an object behind them: after members, and without any."""
-    return pl.concat([*texts, _series(["}", ",}"])], rechunk=True)
+    return pl.concat([*texts, strings(["}", ",}"])], rechunk=True)

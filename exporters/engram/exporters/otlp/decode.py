@@ -8,7 +8,7 @@ operation a column. Redaction happens where a value is first turned into text.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from json.encoder import encode_basestring
@@ -23,7 +23,7 @@ from xxhash import xxh3_64_intdigest
 from engram.exporters.otlp import wire
 from engram.exporters.otlp.attributes import Attributes, Members, Values
 from engram.exporters.otlp.points import points
-from engram.exporters.otlp.slab import Ints, Slab, distinct, replaced
+from engram.exporters.otlp.slab import Ints, Slab, distinct, strings
 from engram.exporters.otlp.values import Redact, ValueWriter, text
 from engram.exporters.otlp.walk import Found, Shape, read
 from engram.exporters.records import (
@@ -358,10 +358,9 @@ class Decoder:
         """A text column; empty texts stay empty."""
         at, size = where
         first, codes = distinct(slab.views(at, size))
-        words = _series([*map(text, slab.raws(at[first], size[first]))])
+        words = strings([*map(text, slab.raws(at[first], size[first]))])
         if redact:
-            rows = np.asarray(self._redact.suspicious(words), np.int64)
-            words = replaced(words, rows, _series([*map(self._redact.text, words.gather(rows))]))
+            words = self._values.redacted(words)
         return words.gather(codes)
 
     def _span_columns(self, slab: Slab, span: Found, events: _Events) -> dict[str, Any]:
@@ -380,7 +379,7 @@ class Decoder:
             ),
             "name": _arrow(self._words(slab, span.slice("name"))),
             "status_code": np.array([s.code for s in statuses], np.int32)[codes],
-            "status_message": _arrow(_series(messages).gather(codes)),
+            "status_message": _arrow(strings(messages).gather(codes)),
             "events": events.of_spans(len(self._spans)),
             "links": self._links(slab, span),
         }
@@ -522,11 +521,7 @@ _LOG_RULES: Final = [
 ]  # fmt: skip
 
 
-def _series(texts: Sequence[str | None]) -> pl.Series:
-    return pl.Series(texts, dtype=pl.String)
-
-
-_NULL: Final = _series([None])
+_NULL: Final = strings([None])
 
 
 def _filled(words: pl.Series) -> pl.Series:

@@ -7,6 +7,7 @@ eight bytes can be loaded at any position.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -86,6 +87,11 @@ class Slab:
         valid = None if there.all() else pa.py_buffer(np.packbits(there, bitorder="little"))
         buffers = [valid, pa.py_buffer(offsets), pa.py_buffer(digits)]
         return pa.Array.from_buffers(pa.string(), len(at), buffers)
+
+
+def strings(values: Sequence[str | None]) -> pl.Series:
+    """Texts as a String series, also where there is none to tell the type by."""
+    return pl.Series(values, dtype=pl.String)
 
 
 def distinct(values: pl.Series) -> tuple[Ints, Ints]:
