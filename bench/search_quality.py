@@ -210,7 +210,7 @@ def measure(one: Set, model: str, home: Home) -> dict[str, tuple[float, float, f
         wanted = asked(query)
         matches = reader.matches(list(wanted), embedder.embed([query])[0], 50)
         best = max(matches, key=lambda match: (match.text_score, match.id))
-        had = share(wanted, set(reader.words(best))) if best.text_score else 0.0
+        had = share(wanted, reader.words([best.place])[best.place]) if best.text_score else 0.0
         for name, rank in RANKS.items():
             scored = sorted(rank(wanted, had, matches), key=lambda pair: (-pair[0], pair[1].id))
             ranked = [int(match.id, 16) for value, match in scored if value > 0]

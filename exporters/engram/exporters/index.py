@@ -358,6 +358,7 @@ class IndexWriter:
         """Fold and remove all old versions, as nothing will be written for long."""
         if self.alive and (self._writes or self._unpruned):
             for _ in range(2):  # the first leaves what it replaced
+                time.sleep(0.01)  # what is younger than the age below would stay
                 self._optimize(timedelta(milliseconds=1))
             self._unpruned = False
 

@@ -9,8 +9,9 @@ mask over numbers, made before the search, and costs 1 ms where LanceDB's own to
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from engram.exporters.embedding.codes import Codes
 from engram.exporters.errors import NotFound
@@ -32,7 +33,10 @@ _AT_FIRST: Final = 8_000
 """Rows by words that are asked for at most in the first try at enough that pass a filter."""
 
 _FEW: Final = 8_000
-"""A filter that passes no more rows is given to LanceDB as a list of them: 7 us each."""
+"""A filter that passes no more rows may be given to LanceDB as a list of them: 7 us each."""
+
+_LISTED: Final = 5
+"""So many more rows by words can be had in the time that one of such a list takes."""
 
 _TEXTS: Final = ("type", "service_name", "user_id", "session_id")
 
@@ -77,9 +81,20 @@ class Filter:
         }
 
 
+class Candidate(NamedTuple):
+    """A row that was found, before anything of it is read from disk."""
+
+    place: int
+    """Where the reader has it in memory, until the next question."""
+    text_score: float
+    """BM25; 0 when no word matched (or too many rows matched better)."""
+    vector_score: float
+    """Cosine of the (rounded) vectors; 0 when the row has none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One row that was found."""
+    """One row that was found, with what the index says of it."""
 
     id: str
     memory_id: str
@@ -94,8 +109,8 @@ class Match:
     service: str | None = None
     template: str | None = None
     """The masked title of a template row."""
-    row_id: int = -1
-    """LanceDB's, until the index is built again."""
+    place: int = -1
+    """Of its candidate."""
 
 
 @dataclass(slots=True)
@@ -103,6 +118,7 @@ class _Column:
     """A text column as numbers: equal texts have equal numbers; null is -1."""
 
     numbers: dict[str, int] = field(default_factory=dict)
+    texts: list[str] = field(default_factory=list)
 
     def encode(self, values: pa.ChunkedArray) -> NDArray[np.int32]:
         import numpy as np
@@ -110,6 +126,7 @@ class _Column:
         coded = values.combine_chunks().dictionary_encode()
         texts = coded.dictionary.to_pylist()
         numbers = [self.numbers.setdefault(text, len(self.numbers)) for text in texts]
+        self.texts = [*self.numbers]
         places = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
         coding: NDArray[np.int32] = np.asarray([*numbers, -1], dtype=np.int32)
         encoded: NDArray[np.int32] = coding[places]
@@ -176,6 +193,15 @@ class _Rows:
         inside = row_ids < len(self._places)
         places[inside] = self._places[row_ids[inside]]
         return places
+
+    def text(self, name: str, place: int) -> str | None:
+        """What a row has in a text column."""
+        number = int(self._numbers[name][place])
+        return None if number < 0 else self._columns[name].texts[number]
+
+    def time(self, place: int) -> int | None:
+        """When a row's memory was."""
+        return int(self._numbers["time_unix_nano"][place]) or None
 
     def mask(self, only: Filter) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """The rows that pass: those of one memory, and those of templates that may."""
@@ -249,39 +275,87 @@ class IndexReader:
         limit: int,
         only: Filter | None = None,
     ) -> list[Match]:
+        """All candidates, told."""
+        return [*self.told(self.candidates(text, vector, limit, only)).values()]
+
+    def candidates(
+        self,
+        text: Sequence[str],
+        vector: NDArray[np.float32] | None,
+        limit: int,
+        only: Filter | None = None,
+    ) -> list[Candidate]:
         """The best `limit` rows by words and the best by vector, each with both scores.
 
         With a filter that asks the lake, as many rows of templates come on top of them.
         """
         import numpy as np
 
-        with lance_errors(self._home, "search"):
+        with lance_errors(self._home, "search"), ThreadPoolExecutor(1) as beside:
             rows = self._fresh()
+            compared = None
+            if vector is not None and vector.any():
+                compared = beside.submit(rows.codes.cosines, vector)  # while LanceDB reads
             groups: list[NDArray[np.bool_] | None] = [None]
             if only is not None and only.given:
                 own, shared = rows.mask(only)
                 groups = [own, shared] if only.asks_lake else [own | shared]
-            cosines = None
-            if vector is not None and vector.any():
-                cosines = rows.codes.cosines(vector)
+            groups = [one for one in groups if one is None or one.any()]
             by_text: dict[int, float] = {}
-            by_vector: set[int] = set()
             for passing in groups:
-                if passing is not None and not passing.any():
-                    continue
                 if text:
                     by_text |= self._by_text(" ".join(text), limit, rows, passing)
-                if cosines is not None:
-                    by_vector |= _best(cosines, limit, passing)
             places = rows.places(np.fromiter(by_text, np.uint64, len(by_text)))
             by_place = dict(zip(places.tolist(), by_text.values(), strict=True))
-            return self._told(rows, by_place, sorted({*by_place, *by_vector} - {-1}), cosines)
+            found = {*by_place} - {-1}
+            if compared is None:
+                return [Candidate(place, by_place[place], 0.0) for place in sorted(found)]
+            cosines = compared.result()
+            for passing in groups:
+                found |= _best(cosines, limit, passing)
+            return [
+                Candidate(place, by_place.get(place, 0.0), float(cosines[place]))
+                for place in sorted(found)
+            ]
 
-    def words(self, match: Match) -> list[str]:
-        """The words that were indexed of a match; none when it has gone since."""
+    def told(self, candidates: Sequence[Candidate]) -> dict[int, Match]:
+        """What the index says of some candidates of the last question, by their place.
+
+        Rows that have gone since are left out. A row costs 0.05 ms: ask for those that are needed.
+        """
+        rows = self._rows
+        if not candidates or rows is None:
+            return {}
+        told = self._read(rows, [one.place for one in candidates], "id", "memory_id", "template")
+        return {
+            place: Match(
+                id_, memory or id_, rows.time(place), text_score, vector_score,
+                rows.text("type", place), rows.text("service_name", place), template, place,
+            )
+            for place, text_score, vector_score in candidates
+            if place in told
+            for id_, memory, template in (told[place],)
+        }  # fmt: skip
+
+    def words(self, places: Sequence[int]) -> dict[int, frozenset[str]]:
+        """The words that were indexed of candidates, by their place.
+
+        A row costs 1 ms: the words of many rows are compressed together.
+        """
+        if not places or self._rows is None:
+            return {}
+        read = self._read(self._rows, places, "search_text")
+        return {place: frozenset((text or "").split()) for place, (text,) in read.items()}
+
+    def _read(
+        self, rows: _Rows, places: Sequence[int], *columns: str
+    ) -> dict[int, tuple[Any, ...]]:
         with lance_errors(self._home, "read"):
-            found = self._table.take_row_ids([match.row_id]).select(["search_text"]).to_arrow()
-        return [word for text in found["search_text"].to_pylist() for word in (text or "").split()]
+            wanted = rows.row_ids[list(places)].tolist()
+            found = self._table.take_row_ids(wanted).select(list(columns)).with_row_id().to_arrow()
+        at = rows.places(found["_rowid"].to_numpy()).tolist()
+        texts = (found[name].to_pylist() for name in columns)
+        return dict(zip(at, zip(*texts, strict=True), strict=True))
 
     def _fresh(self) -> _Rows:
         """The rows as they are now."""
@@ -314,10 +388,11 @@ class IndexReader:
         if passing is None:
             return self._fts(text, limit, None)
         count = int(passing.sum())
-        if count <= _FEW:
+        enough = 2 * limit * len(passing) // count + limit
+        if count <= min(_FEW, enough // _LISTED):
             these = ",".join(map(str, rows.row_ids[passing].tolist()))
             return self._fts(text, limit, f"_rowid IN ({these})")
-        most = min(_AT_FIRST, 2 * limit * len(passing) // count + limit)
+        most = min(_AT_FIRST, enough)
         while True:
             found = self._fts(text, most, None)
             places = rows.places(np.fromiter(found, np.uint64, len(found))).tolist()
@@ -339,33 +414,6 @@ class IndexReader:
         found = query.select(["_score"]).with_row_id(True).limit(limit).to_arrow()
         return dict(zip(found["_rowid"].to_pylist(), found["_score"].to_pylist(), strict=True))
 
-    def _told(
-        self,
-        rows: _Rows,
-        by_place: dict[int, float],
-        places: list[int],
-        cosines: NDArray[np.float32] | None,
-    ) -> list[Match]:
-        if not places:
-            return []
-        columns = ["id", "memory_id", "time_unix_nano", "type", "service_name", "template"]
-        found = (
-            self._table.take_row_ids(rows.row_ids[places].tolist())
-            .select(columns)
-            .with_row_id()
-            .to_arrow()
-        )
-        row_ids = found["_rowid"].to_pylist()
-        at = rows.places(found["_rowid"].to_numpy()).tolist()
-        told = zip(at, row_ids, *(found[name].to_pylist() for name in columns), strict=True)
-        return [
-            Match(
-                id_, memory or id_, time_ns, by_place.get(place, 0.0),
-                0.0 if cosines is None else float(cosines[place]), type_, service, template, row_id,
-            )
-            for place, row_id, id_, memory, time_ns, type_, service, template in told
-        ]  # fmt: skip
-
 
 def _best(cosines: NDArray[np.float32], limit: int, passing: NDArray[np.bool_] | None) -> set[int]:
     """Places of the rows that are most alike, of those that pass."""
@@ -379,4 +427,4 @@ def _best(cosines: NDArray[np.float32], limit: int, passing: NDArray[np.bool_] |
     return set(best[scores > 0].tolist())
 
 
-__all__ = ["Filter", "IndexReader", "Match", "hundredths"]
+__all__ = ["Candidate", "Filter", "IndexReader", "Match", "hundredths"]

@@ -119,6 +119,8 @@ class LakeRows:
             try:
                 if self._lake is None:
                     self._lake = attach_read_only(self._home, threads=2, memory_limit="160MB")
+                    # A footer has an entry for each column of each row group.
+                    self._lake.execute("SET parquet_metadata_cache = true")
                 return self._lake.execute(sql, values).fetchall()
             except duckdb.CatalogException as error:
                 self.close()

@@ -8,10 +8,10 @@ its meaning is, and what each added to its score.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from engram.exporters.embedding.masking import bare
 from engram.exporters.embedding.models import BUILTIN, Embedder, load
@@ -19,7 +19,7 @@ from engram.exporters.embedding.relevance import least_cosine
 from engram.exporters.errors import BadRequest, ModelUnavailable, NotFound, StoreError
 from engram.exporters.home import Home
 from engram.exporters.index import identity, read_state
-from engram.exporters.index_read import Filter, IndexReader, Match
+from engram.exporters.index_read import Candidate, Filter, IndexReader, Match
 from engram.exporters.words import Terms, asked, terms
 from engram.learning.indexer import text_of
 from engram.learning.lake_rows import LakeRows, MemoryRow
@@ -43,6 +43,9 @@ _CANDIDATES: Final = 50
 
 _CHARS: Final = 4_000
 """Of a query; the rest is not looked at."""
+
+
+_Found = TypeVar("_Found", Candidate, Match)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +180,13 @@ class Searcher:
         wanted = asked(query)
         with self._lock:
             # Twice as many as asked for: some may have left the lake.
-            matches = self._matches(query, wanted, max(_CANDIDATES, 2 * limit), only)
+            found = self._candidates(query, wanted, max(_CANDIDATES, 2 * limit), only)
+            told = _Told(self._index, found, limit)
             vectors = vector_weight(wanted) if self._embedder else 0.0
-            text = self._text_weight(wanted, matches)
-            hits, irrelevant = self._told(fuse(matches, text, vectors), wanted, limit, only)
+            text = share(wanted, told.best_words()) ** 2
+            hits, irrelevant = self._shown(
+                self._relevant(told, fuse(found, text, vectors), wanted), wanted, limit, only
+            )
             return Answer(
                 hits,
                 Explanation(
@@ -191,7 +197,7 @@ class Searcher:
                     least_share=LEAST_SHARE,
                     least_cosine=round(self._least_cosine, 4),
                     filters=only.given,
-                    candidates=len(matches),
+                    candidates=len(found),
                     irrelevant=irrelevant,
                 ),
                 self._note,
@@ -205,14 +211,14 @@ class Searcher:
 
     # -- the index ---------------------------------------------------------------------------------
 
-    def _matches(self, query: str, wanted: Terms, limit: int, only: Filter) -> list[Match]:
+    def _candidates(self, query: str, wanted: Terms, limit: int, only: Filter) -> list[Candidate]:
         for last in (False, True):
             try:
                 if self._index is None or not self._index.current:
                     self._open()
                 assert self._index is not None  # noqa: S101 - said to the type checker
                 vector = self._embedder.embed([query])[0] if self._embedder else None
-                return self._index.matches(list(wanted), vector, limit, only)
+                return self._index.candidates(list(wanted), vector, limit, only)
             except StoreError:
                 self._index = None  # deleted and made again, or a version was pruned under us
                 if last:
@@ -241,17 +247,14 @@ class Searcher:
             self._home, self._embedder.embedder_id if self._embedder else None
         )
 
-    def _text_weight(self, wanted: Terms, matches: list[Match]) -> float:
-        """How much the words count: the square of the share that the best by words has."""
-        best = max(matches, key=lambda match: (match.text_score, match.id), default=None)
-        if best is None or not best.text_score or self._index is None:
-            return 0.0
-        return share(wanted, set(self._index.words(best))) ** 2
-
     # -- what is told ------------------------------------------------------------------------------
 
-    def _told(
-        self, ranked: list[tuple[float, float, Match]], wanted: Terms, limit: int, only: Filter
+    def _shown(
+        self,
+        ranked: Iterator[tuple[float, float, Match] | None],
+        wanted: Terms,
+        limit: int,
+        only: Filter,
     ) -> tuple[list[Hit], int]:
         """The relevant hits with what the lake says, and how many were not relevant.
 
@@ -259,33 +262,114 @@ class Searcher:
         """
         hits: list[Hit] = []
         shown: set[str] = set()
-        irrelevant, at = 0, 0
-        while len(hits) < limit and at < len(ranked) and irrelevant <= 2 * limit:
-            part = ranked[at : at + limit - len(hits)]
-            at += len(part)
-            hopeful = [
-                one
-                for one in part
-                if one[2].text_score or one[2].vector_score >= self._least_cosine
-            ]
-            irrelevant += len(part) - len(hopeful)
-            rows = self._lake.rows([match for _, _, match in hopeful], only)
-            for text_part, vector_part, match in hopeful:
-                row = rows.get(match.id)
-                if row is None or row.id in shown:
-                    continue
-                shown.add(row.id)
-                matched = _matched(wanted, row, match)
-                if not self._relevant(wanted, match, matched):
+        irrelevant, more = 0, True
+        while len(hits) < limit and more:
+            relevant: list[tuple[float, float, Match]] = []
+            while len(relevant) < limit - len(hits) and irrelevant <= 2 * limit:
+                try:
+                    one = next(ranked)
+                except StopIteration:
+                    break
+                if one is None:
                     irrelevant += 1
-                    continue
-                hits.append(_hit(row, match, text_part, vector_part, matched))
+                else:
+                    relevant.append(one)
+            more = bool(relevant)
+            rows = self._lake.rows([match for _, _, match in relevant], only)
+            for text_part, vector_part, match in relevant:
+                row = rows.get(match.id)
+                if row is not None and row.id not in shown:
+                    shown.add(row.id)
+                    hits.append(
+                        _hit(row, match, text_part, vector_part, _matched(wanted, row, match))
+                    )
         return hits, irrelevant
 
-    def _relevant(self, wanted: Terms, match: Match, matched: frozenset[str]) -> bool:
-        least = self._least_cosine * (WITH_A_WORD if matched else 1.0)
-        alike = self._embedder is not None and match.vector_score >= least
-        return alike or (bool(matched) and share(wanted, matched) >= LEAST_SHARE)
+    def _relevant(
+        self,
+        told: _Told,
+        ranked: Sequence[tuple[float, float, Candidate]],
+        wanted: Terms,
+    ) -> Iterator[tuple[float, float, Match] | None]:
+        """The matches in their order, and None for each that is not relevant.
+
+        Whoever has no word of the query must be alike; whoever has one, two thirds as much alike,
+        or have half of the query's words.
+        """
+        for part in told.in_order(ranked):
+            unsure = []
+            for _, _, match in part:
+                alike = match.vector_score if self._embedder else 0.0
+                if match.text_score and alike < WITH_A_WORD * self._least_cosine:
+                    unsure.append(match.place)
+            words = told.words(unsure)
+            for one in part:
+                match = one[2]
+                alike = match.vector_score if self._embedder else 0.0
+                if match.place in words:
+                    relevant = share(wanted, words[match.place]) >= LEAST_SHARE
+                else:
+                    relevant = bool(match.text_score) or alike >= self._least_cosine
+                yield one if relevant else None
+
+
+class _Told:
+    """What the index says of the candidates of one question, read as far as it is needed."""
+
+    def __init__(self, index: IndexReader | None, found: Sequence[Candidate], limit: int) -> None:
+        self._index = index
+        self._found = found
+        self._step = 2 * limit
+        self._matches: dict[int, Match] = {}
+        self._words: dict[int, frozenset[str]] = {}
+
+    def best_words(self) -> frozenset[str]:
+        """The words of the best match by words; none when no word was found."""
+        best = max((one.text_score for one in self._found), default=0.0)
+        if not best:
+            return frozenset()
+        matches = self.matches([one for one in self._found if one.text_score == best])
+        if not matches:
+            return frozenset()
+        place = max(matches, key=lambda match: match.id).place
+        return self.words([place]).get(place, frozenset())
+
+    def in_order(
+        self, ranked: Sequence[tuple[float, float, Candidate]]
+    ) -> Iterator[list[tuple[float, float, Match]]]:
+        """The matches of ranked candidates, some at a time, equally good ones by their id."""
+        end = 0
+        while end < len(ranked):
+            start, end = end, min(end + self._step, len(ranked))
+            while end < len(ranked) and _score(ranked[end]) == _score(ranked[end - 1]):
+                end += 1
+            matches = {
+                one.place: one for one in self.matches([one for *_, one in ranked[start:end]])
+            }
+            part = [
+                (by_text, by_vector, matches[one.place])
+                for by_text, by_vector, one in ranked[start:end]
+                if one.place in matches
+            ]
+            yield sorted(part, key=lambda one: (-_score(one), one[2].id))
+
+    def matches(self, candidates: Sequence[Candidate]) -> list[Match]:
+        """The matches of some candidates; those that have gone are left out."""
+        new = [one for one in candidates if one.place not in self._matches]
+        if self._index is not None and new:
+            self._matches |= self._index.told(new)
+        return [self._matches[one.place] for one in candidates if one.place in self._matches]
+
+    def words(self, places: Sequence[int]) -> dict[int, frozenset[str]]:
+        """The indexed words of some places."""
+        new = [place for place in places if place not in self._words]
+        if self._index is not None and new:
+            self._words |= self._index.words(new)
+        return {place: self._words[place] for place in places if place in self._words}
+
+
+def _score(ranked: tuple[float, float, object]) -> float:
+    return ranked[0] + ranked[1]
 
 
 def vector_weight(wanted: Terms) -> float:
@@ -303,33 +387,30 @@ def share(wanted: Terms, had: Set[str]) -> float:
 
 
 def fuse(
-    matches: Sequence[Match], text_weight: float, vector_weight: float
-) -> list[tuple[float, float, Match]]:
-    """Matches with what words and vector add to their score (0..1), best first.
-
-    Equal ones are ordered by id, so that the order is stable.
-    """
-    text = max((match.text_score for match in matches), default=0.0)
-    vector = max((match.vector_score for match in matches), default=0.0)
+    found: Sequence[_Found], text_weight: float, vector_weight: float
+) -> list[tuple[float, float, _Found]]:
+    """What was found, with what words and vector add to its score (0..1), best first."""
+    text = max((one.text_score for one in found), default=0.0)
+    vector = max((one.vector_score for one in found), default=0.0)
     most = (text_weight if text > 0 else 0.0) + vector_weight * max(vector, 0.0)
     scored = []
-    for match in matches:
-        by_text = text_weight * match.text_score / text / most if text > 0 and most > 0 else 0.0
-        by_vector = vector_weight * max(match.vector_score, 0.0) / most if most > 0 else 0.0
-        scored.append((by_text, by_vector, match))
-    scored.sort(key=lambda one: (-(one[0] + one[1]), one[2].id))
+    for one in found:
+        by_text = text_weight * one.text_score / text / most if text > 0 and most > 0 else 0.0
+        by_vector = vector_weight * max(one.vector_score, 0.0) / most if most > 0 else 0.0
+        scored.append((by_text, by_vector, one))
+    scored.sort(key=_score, reverse=True)
     return scored
 
 
-def _matched(wanted: Terms, row: MemoryRow, match: Match) -> frozenset[str]:
+def _matched(wanted: Terms, row: MemoryRow, match: Match) -> tuple[str, ...]:
     """The words of the query that were indexed of this memory."""
     text = text_of(row.title, row.content) if match.template is None else bare(match.template)
     had = terms(text)
-    return (wanted.parts & had.parts) | (wanted.wholes & had.wholes)
+    return tuple(sorted((wanted.parts & had.parts) | (wanted.wholes & had.wholes)))
 
 
 def _hit(
-    row: MemoryRow, match: Match, text_part: float, vector_part: float, matched: frozenset[str]
+    row: MemoryRow, match: Match, text_part: float, vector_part: float, matched: tuple[str, ...]
 ) -> Hit:
     time = None
     if row.time_unix_nano is not None:
@@ -337,7 +418,7 @@ def _hit(
     return Hit(
         row.id, row.type, row.title or "", row.content or "", round(text_part + vector_part, 6),
         match.text_score, match.vector_score, time, row.service, row.source, row.trust,
-        round(text_part, 6), round(vector_part, 6), tuple(sorted(matched)),
+        round(text_part, 6), round(vector_part, 6), matched,
     )  # fmt: skip
 
 
