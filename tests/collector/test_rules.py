@@ -12,7 +12,7 @@ from tests.collector.test_cli import call
 from tests.exporters.test_rederive import fill, memories, telemetry
 from tests.telemetry import request, shop_traces
 
-from engram.collector import cli, config, otlp_file, rules
+from engram.collector import cli, config, explain, rules
 from engram.collector.roles.collect import engine_settings
 from engram.exporters.control import ControlServer
 from engram.exporters.engine import Engine
@@ -313,8 +313,8 @@ def test_explain_files(engram: object, tmp_path: Path) -> None:
         (tmp_path / "t.json").write_text(json.dumps(text, indent=1))
         (tmp_path / "t.jsonl").write_text(f"{json.dumps(text)}\n\n")
         for name in ("t.json", "t.jsonl"):
-            assert otlp_file.read(tmp_path / name) == [(signal, body)]
-        assert otlp_file.read(tmp_path / "t.pb") == [(signal, body)]
+            assert [*explain.requests_of(tmp_path / name)] == [(signal, body)]
+        assert [*explain.requests_of(tmp_path / "t.pb")] == [(signal, body)]
         told.append(explained(engram, str(tmp_path / "t.json")))
         assert told[-1] == explained(engram, str(tmp_path / "t.pb"))
     server = told[0][0]
@@ -347,11 +347,11 @@ def as_json(signal: Signal, body: bytes) -> Any:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"hello", "is no OTLP request"),
-        (b"", "is no OTLP request"),
-        (b"{]", "not valid JSON"),
-        (b"{}", "has one of resourceSpans"),
-        (b"[1]", "is a JSON object"),
+        (b"hello", "neither OTLP in JSON nor in protobuf"),
+        (b"\x0a\x05ab", "no OTLP request in protobuf"),
+        (b"{]", "line 1: this is no JSON"),
+        (b'{"a": 1}', "no resourceSpans"),
+        (b"[1]", "OTLP is one object a request"),
         (b'{"resourceSpans": 5}', r"at \$\.resourceSpans"),
         (b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "x"}]}]}]}', "hexadecimal"),
         (b'{"resourceSpans":' + b"[" * 99999, "nested too deeply"),
@@ -361,9 +361,9 @@ def test_files_that_are_no_otlp(content: bytes, words: str, tmp_path: Path) -> N
     """They are refused, with what is wrong."""
     (tmp_path / "f").write_bytes(content)
     with pytest.raises(BadRequest, match=words):
-        otlp_file.read(tmp_path / "f")
+        [*explain.requests_of(tmp_path / "f")]
     with pytest.raises(NotFound):
-        otlp_file.read(tmp_path / "none")
+        [*explain.requests_of(tmp_path / "none")]
 
 
 def test_explain_asks_for_something(engram: object) -> None:

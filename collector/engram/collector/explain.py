@@ -21,6 +21,7 @@ from engram.exporters.rules import words
 from engram.exporters.rules.explain import Explained
 from engram.exporters.rules.explain import explain as explain_frame
 from engram.exporters.rules.load import Kind, RuleSet, load
+from engram.exporters.signals import Signal
 
 if TYPE_CHECKING:
     import polars as pl
@@ -138,7 +139,6 @@ def _of_file(path: Path, config: Config, rules: RuleSet) -> dict[Kind, pl.DataFr
             f"{path} is no file, and no trace id (32 hex digits); "
             "engram rules explain TRACE_ID or FILE"
         )
-    from engram.collector import otlp_file
     from engram.exporters.metrics import metric_frame
     from engram.exporters.otlp.decode import Decoder
     from engram.exporters.otlp.values import NoRedaction, Redact
@@ -149,7 +149,7 @@ def _of_file(path: Path, config: Config, rules: RuleSet) -> dict[Kind, pl.DataFr
     if settings is not None:
         redact = Redactor(RedactionConfig(**asdict(settings)))
     decoder = Decoder(redact, rules.wanted, rules.resource_wanted)
-    for signal, body in otlp_file.read(path):
+    for signal, body in requests_of(path):
         decoder.add(signal, body)
     if not len(decoder):
         raise BadRequest(f"{path} holds no record")
@@ -158,6 +158,36 @@ def _of_file(path: Path, config: Config, rules: RuleSet) -> dict[Kind, pl.DataFr
         "span": records.span_frame, "span_event": records.event_frame, "log": records.log_frame,
         "metric": metric_frame(records.metrics, rules.wanted, rules.resource_wanted),
     }  # fmt: skip
+
+
+def requests_of(path: Path) -> Iterator[tuple[Signal, bytes]]:
+    """The requests in a file, in protobuf.
+
+    Raises:
+        BadRequest: something in it is no OTLP.
+    """
+    from engram.collector.otlp_files import MOST, OtlpFile
+    from engram.exporters.otlp.check import check as valid
+    from engram.exporters.otlp.json import to_protobuf
+
+    file = OtlpFile(str(path))
+    try:
+        for record in file.records():
+            place = f"{path}: {record.where}".removesuffix(": ")
+            if record.problem:
+                raise BadRequest(f"{place}: {record.problem}")
+            if record.signal is None:
+                continue
+            body = record.body
+            try:
+                if record.is_json:
+                    body = to_protobuf(record.signal, body, MOST)
+                valid(record.signal, body)
+            except BadRequest as error:
+                raise BadRequest(f"{place}: {error}") from error
+            yield record.signal, body
+    finally:
+        file.close()
 
 
 def _told(

@@ -99,6 +99,8 @@ class OtlpFile:
         try:
             stream = _Peeking(_uncompressed(_Counted(self._raw, self)))
             yield from self._records(stream)
+        except RecursionError:
+            yield Record("", problem="nested too deeply to be read")
         except (OSError, EOFError, ValueError, _Corrupt) as error:  # the compression, or the disk
             yield Record("", problem=f"cannot be read any further: {error}")
 
