@@ -18,6 +18,7 @@ from engram.collector.ottl import values
 from engram.collector.processors.chain import for_memory
 from engram.collector.processors.sampling import bucket, kept_buckets
 from engram.collector.roles.collect import engine_settings
+from engram.exporters import own
 from engram.exporters.engine import Engine
 from engram.exporters.errors import ConfigError
 from engram.exporters.home import Home
@@ -324,6 +325,22 @@ def test_sampling_priority_of_spans() -> None:
     assert (
         full(Signal.TRACES, spans("a", **{"sampling.priority": 0}).SerializeToString()).body == b""
     )
+
+
+def test_what_engram_says_of_itself_passes() -> None:
+    """An enrichment belongs to a memory that was kept: no sampler and no filter may drop it."""
+    for process in (
+        chain("\n  probabilistic_sampler: {sampling_percentage: 0}\n", "probabilistic_sampler"),
+        chain("\n  filter: {logs: {log_record: ['severity_number < 9']}}\n", "filter"),
+    ):
+        request = OFFICIAL_REQUEST[Signal.LOGS]()
+        for name in ("app", own.SCOPE):
+            scope = request.resource_logs.add().scope_logs.add()
+            scope.scope.name = name
+            scope.log_records.add(trace_id=load.ids("t")[0], event_name=name)
+        done, dropped = run(process, request, Signal.LOGS)
+        assert [one.event_name for one in records(done)] == [own.SCOPE]
+        assert sum(dropped.values()) == 1
 
 
 # -- in the engine ---------------------------------------------------------------------------------

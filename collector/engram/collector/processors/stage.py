@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 from engram.collector.ottl import Row, rows
 from engram.collector.ottl.rows import points, records, resources, scopes
+from engram.exporters import own
 from engram.exporters.errors import EngramError
 from engram.exporters.signals import Signal
 
@@ -65,13 +66,16 @@ def prune(signal: Signal, request: Any, drop: Callable[[Row], int | None]) -> in
     """Drop records, then scopes and resources that are empty by it; the number dropped.
 
     `drop` is asked for every span, log record and metric, and answers how many are gone with it,
-    or None to keep it.
+    or None to keep it. What Engram says of itself is not asked for: it belongs to memories that
+    were kept.
     """
     dropped = 0
     outer = resources(signal, request)
     for i in range(len(outer) - 1, -1, -1):
         row, inner = Row(outer[i]), scopes(signal, outer[i])
         for j in range(len(inner) - 1, -1, -1):
+            if inner[j].scope.name == own.SCOPE:
+                continue
             row.scope, found = inner[j], records(signal, inner[j])
             gone = 0
             for k in range(len(found) - 1, -1, -1):
