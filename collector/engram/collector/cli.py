@@ -270,6 +270,8 @@ def _parser() -> argparse.ArgumentParser:
     rules.add_argument(
         "--all", action="store_true", dest="all_", help="explain: every rule, not the closest"
     )
+    lab = add("lab", "run a method of learning as a filter, on data of your own", _LAB_HELP)
+    lab.add_argument("method", metavar="METHOD", help="patterns")
     config = add("config", "check the configuration, and show what is in effect")
     config.add_argument("action", choices=["validate"], help="what to do")
     add("version", "the versions of Engram and its parts")
@@ -292,6 +294,11 @@ error_context(ID), memory_context(ID), conversation(ID)
   engram sql "SHOW TABLES"
   engram sql < queries.sql
   engram sql              a prompt with history and completion; .help helps
+"""
+
+_LAB_HELP = """Run a method of learning as a filter from stdin to stdout, as the product runs it.
+
+  engram lab patterns < app.log     a message per line in, `id<TAB>template` per line out
 """
 
 _RULES_HELP = """Which rule makes which memory, and why not another.
@@ -629,6 +636,13 @@ def _rules(options: argparse.Namespace) -> int:
     return OK
 
 
+def _lab(options: argparse.Namespace) -> int:
+    from engram.learning import lab
+
+    lab.run(options.method, sys.stdin.buffer, sys.stdout.buffer)
+    return OK
+
+
 def _config_command(options: argparse.Namespace) -> int:
     config = _config(options)
     from engram.collector.component import Kind
@@ -698,6 +712,7 @@ _COMMANDS: Final = {
     "compact": _ask,
     "rederive": _rederive,
     "rules": _rules,
+    "lab": _lab,
     "config": _config_command,
     "version": _version,
 }
