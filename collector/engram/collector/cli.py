@@ -271,7 +271,7 @@ def _parser() -> argparse.ArgumentParser:
         "--all", action="store_true", dest="all_", help="explain: every rule, not the closest"
     )
     lab = add("lab", "run a method of learning as a filter, on data of your own", _LAB_HELP)
-    lab.add_argument("method", metavar="METHOD", help="patterns")
+    lab.add_argument("method", metavar="METHOD", help="patterns, similar")
     config = add("config", "check the configuration, and show what is in effect")
     config.add_argument("action", choices=["validate"], help="what to do")
     add("version", "the versions of Engram and its parts")
@@ -299,6 +299,8 @@ error_context(ID), memory_context(ID), conversation(ID)
 _LAB_HELP = """Run a method of learning as a filter from stdin to stdout, as the product runs it.
 
   engram lab patterns < app.log     a message per line in, `id<TAB>template` per line out
+  engram lab similar                JSON lines: {op: "index", traces: [...]}, then
+                                    {op: "search", trace, scope, k} gives {ids, scores}
 """
 
 _RULES_HELP = """Which rule makes which memory, and why not another.

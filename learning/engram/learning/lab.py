@@ -5,10 +5,15 @@ Anyone can score it on data of their own; it needs no lake.
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from engram.exporters.errors import BadRequest
+
+if TYPE_CHECKING:
+    from engram.learning.similar import Trace
 
 
 def run(method: str, source: BinaryIO, target: BinaryIO) -> None:
@@ -20,9 +25,15 @@ def run(method: str, source: BinaryIO, target: BinaryIO) -> None:
     if method not in METHODS:
         raise BadRequest(f"no method {method!r}; there is: {', '.join(METHODS)}")
     lines = (line.rstrip(b"\r\n").decode("utf-8", "replace") for line in source)
-    for line in METHODS[method](lines):
-        target.write(line.encode("utf-8", "replace") + b"\n")
-    target.flush()
+    try:
+        for line in METHODS[method](lines):
+            target.write(line.encode("utf-8", "replace") + b"\n")
+            if method != "patterns":
+                target.flush()  # who asks may wait for the answer before the next question
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        raise BadRequest(f"not what {method} takes: {type(error).__name__}: {error}") from error
+    finally:
+        target.flush()
 
 
 def patterns(lines: Iterable[str]) -> Iterable[str]:
@@ -34,7 +45,58 @@ def patterns(lines: Iterable[str]) -> Iterable[str]:
     return (ids[at] for at in found.of)
 
 
-METHODS: Final[dict[str, Callable[[Iterable[str]], Iterable[str]]]] = {"patterns": patterns}
+def similar(lines: Iterable[str]) -> Iterable[str]:
+    """`{op: index, traces: [...]}` -> `{ok}`; `{op: search, trace, scope, k}` -> `{ids, scores}`.
+
+    A trace is {id, scope, type, message, frames: [[module, function, file]]}, innermost first.
+    """
+    from engram.learning.similar import SimilarTraces
+
+    scopes: dict[str, SimilarTraces] = defaultdict(SimilarTraces)
+    for said in _objects(lines):
+        if said.get("op") == "index":
+            of_scope = defaultdict(list)
+            for trace in said["traces"]:
+                of_scope[str(trace.get("scope") or "")].append(_trace(trace))
+            for scope, traces in of_scope.items():
+                scopes[scope].add(traces)
+            yield json.dumps({"ok": True})
+        elif said.get("op") == "search":
+            trace = said["trace"]
+            scope = str(said.get("scope") or trace.get("scope") or "")
+            found = scopes[scope].search(_trace(trace), int(said.get("k") or 10))
+            ids, scores = [one for one, _ in found], [round(score, 6) for _, score in found]
+            yield json.dumps({"ids": ids, "scores": scores})
+        else:
+            raise BadRequest(f"op must be index or search, not {said.get('op')!r}")
+
+
+def _trace(said: dict[str, Any]) -> Trace:
+    from engram.learning.similar import Trace
+
+    frames = tuple((str(one[0] or one[-1]), str(one[1])) for one in said.get("frames") or ())
+    type_, message = str(said.get("type") or ""), str(said.get("message") or "")
+    return Trace(str(said.get("id") or ""), type_, message, frames)
+
+
+def _objects(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
+    """A JSON object a line."""
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            said = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise BadRequest(f"line {number} is no JSON: {error}") from None
+        if not isinstance(said, dict):
+            raise BadRequest(f"line {number}: a JSON object is needed")
+        yield said
+
+
+METHODS: Final[dict[str, Callable[[Iterable[str]], Iterable[str]]]] = {
+    "patterns": patterns,
+    "similar": similar,
+}
 
 
 __all__ = ["METHODS", "patterns", "run"]
