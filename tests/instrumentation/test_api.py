@@ -7,6 +7,7 @@ import inspect
 import json
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from tests.exporters.remembering import log, made_of, remember, span
 from tests.interop.collecting import collecting
 
 import engram.instrumentation as engram
-from engram.exporters.signals import Encoding, Signal
+from engram.exporters.signals import Signal
 from engram.instrumentation.api import marks, optimizations, remedies, values
 from engram.instrumentation.api.breaker import Breaker
 from engram.instrumentation.processors import add_processors
@@ -40,7 +41,8 @@ class Seen:
     """An SDK in memory, and what the collector makes of what it exports."""
 
     def __init__(self) -> None:
-        self.logs, self.spans = InMemoryLogRecordExporter(), InMemorySpanExporter()
+        self.logs = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
+        self.spans = InMemorySpanExporter()
         resource = Resource.create({"service.name": "app"})
         self.logger_provider = LoggerProvider(resource)
         self.tracer_provider = TracerProvider(resource=resource)
@@ -183,6 +185,27 @@ def test_workflow(seen: Seen, fails: bool) -> None:
     assert memory["fields"].get("error_type") == ("KeyError" if fails else None)
 
 
+def test_bare_decorators(seen: Seen) -> None:
+    """Without parentheses the decorators take the function's name."""
+
+    @engram.decision
+    def pick() -> str:
+        return "a"
+
+    @engram.calculation
+    def total(x: int) -> int:
+        return x
+
+    @engram.workflow
+    def flow() -> int:
+        return 1
+
+    assert (pick(), total(2), flow()) == ("a", 2, 1)
+    titles = {m["title"] for m in seen.memories()}
+    assert {"pick: a", "total = 2"} < titles
+    assert len(titles) == 3
+
+
 def test_work(seen: Seen) -> None:
     """Each of the other calls is one memory of its type."""
 
@@ -215,7 +238,7 @@ def test_work(seen: Seen) -> None:
 
 @pytest.mark.parametrize("content", ['{"a": 1}', {"a": 1}, ["x"], "plain"])
 def test_memory_service(seen: Seen, content: Any) -> None:
-    """A created memory is one memory of its type, its content to the letter; the span makes none."""
+    """A created memory is one of its type, its content to the letter; its span makes none."""
 
     async def create() -> Any:
         with engram.context(user_id="carried", session_id="s1"):
@@ -432,7 +455,7 @@ def test_optimization(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
     """A share by key takes the new way; it is judged once, and one that raises is given up."""
     monkeypatch.setattr(optimizations, "_registered", {})
     clock = [0]
-    monkeypatch.setattr(optimizations.time, "perf_counter_ns", lambda: clock[0])
+    monkeypatch.setattr("time.perf_counter_ns", lambda: clock[0])
 
     def taking(ms: int, answer: str) -> Any:
         def work(key: int) -> str:
@@ -472,24 +495,32 @@ def test_optimization(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["failing"]["outcome"] == "error"
 
 
+def post(port: int, requests: list[tuple[Signal, bytes]]) -> None:
+    """The requests over HTTP; each is acknowledged."""
+    for signal, body in requests:
+        url = f"http://127.0.0.1:{port}/v1/{signal.value}"
+        sent = urllib.request.Request(url, body, {"content-type": "application/x-protobuf"})
+        with urllib.request.urlopen(sent, timeout=30) as answer:
+            assert answer.status == 200
+
+
 def test_end_to_end(seen: Seen, tmp_path: Path) -> None:
-    """Through receivers' engine and lake: ids as returned, and a re-send changes nothing."""
+    """Over HTTP into a lake: ids as returned, a re-send changes nothing, late outcomes land."""
+    service = engram.SyncMemoryService()
     made = [
         engram.remember("lunch_order", "Soup", key="me@example.com").id,
-        engram.MemoryService()
-        .create_memory_sync(title="T", memory_type="odd Type", content="c")
-        .id,
+        service.create_memory(title="T", memory_type="odd Type", content="c").id,
     ]
     decision = engram.record_decision("loan", ["yes", "no"], "yes")
     with collecting(tmp_path) as collector:
-        for half in (seen.requests(), seen.requests()):
-            for signal, body in half:
-                collector.engine.admit(signal, body, Encoding.IDENTITY).result(20)
-            collector.rows("memories", "app")
+        first = seen.requests()
+        for _ in range(2):
+            post(collector.http_port, first)
+            assert len(collector.rows("memories", "app")) == 3
         seen.logs.clear()
+        seen.spans.clear()
         engram.record_outcome(decision.id, "repaid", success=True)
-        for signal, body in seen.requests():
-            collector.engine.admit(signal, body, Encoding.IDENTITY).result(20)
+        post(collector.http_port, seen.requests())
         rows = {row["id"]: row for row in collector.rows("memories", "app")}
     assert set(rows) == {*made, decision.id}
     late = rows[decision.id]

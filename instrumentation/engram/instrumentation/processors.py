@@ -61,7 +61,7 @@ class PeopleLogRecordProcessor(LogRecordProcessor):
 
 
 def add_processors(tracer_provider: Any, logger_provider: Any) -> None:
-    """Add both, each once, before the exporting processors; what is no SDK provider is left alone."""
+    """Add both, each once, before what exports; what is no SDK provider is left alone."""
     for provider, inner, attribute, made in (
         (tracer_provider, "_active_span_processor", "_span_processors", PeopleSpanProcessor()),
         (logger_provider, "_multi_log_record_processor", "_log_record_processors",

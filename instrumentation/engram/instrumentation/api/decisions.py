@@ -6,7 +6,7 @@ import datetime
 import re
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Any, Final, overload
 
 from engram.instrumentation.api.calls import Call, P, R, around, quietly
 from engram.instrumentation.api.marks import Remembered, emit, identity, mark, source_key
@@ -99,6 +99,9 @@ def _short(value: object) -> str:
     return quietly(json_text, value, 80) or "?"
 
 
+@overload
+def decision(name: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
 def decision(
     name: str | None = None,
     options: Iterable[object] = (),
@@ -107,11 +110,23 @@ def decision(
     confidence: float | Callable[[Any], float] | None = None,
     reason: object | Callable[[Any], object] = None,
     tags: Iterable[object] = (),
-) -> Callable[[Callable[P, R]], Callable[P, R]]:
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def decision(
+    name: Any = None,
+    options: Iterable[object] = (),
+    *,
+    chosen: Callable[[Any], object] | None = None,
+    confidence: float | Callable[[Any], float] | None = None,
+    reason: object | Callable[[Any], object] = None,
+    tags: Iterable[object] = (),
+) -> Any:
     """Of a function that decides: each result is a decision, its arguments the inputs.
 
-    `chosen`, `confidence` and `reason` may be functions of the result. `last_decision()` has the id.
+    `chosen`, `confidence` and `reason` may be functions of the result; `last_decision()` tells
+    the id.
     """
+    if callable(name):
+        return decision()(name)
     known = tuple(options)
 
     def of(part: object, result: Any) -> Any:

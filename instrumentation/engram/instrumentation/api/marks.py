@@ -108,7 +108,7 @@ def emit(
     who: Mapping[str, object] | None = None,
     payload: Mapping[str, object] | None = None,
 ) -> None:
-    """One event. With `source` it makes the memory of that key, with `amends` it adds to that id."""
+    """One event: with `source` it makes the memory of that key, with `amends` it adds to one."""
     try:
         logger = _current()
         if not logger.enabled(event_name=f"engram.{type_}"):
@@ -162,7 +162,7 @@ def emit(
 
 
 def remember(
-    type: str,  # noqa: A002 - the word of the memories table
+    type: str,
     title: object,
     content: object = None,
     *,

@@ -12,7 +12,7 @@ from engram.instrumentation.api.marks import CARRIED, internal
 from engram.instrumentation.api.values import text
 
 
-class context:  # noqa: N801 - read as a word: `with context(user_id="u1"):`
+class context:
     """All telemetry inside is of this user, session and tenant; for `with` and `async with`."""
 
     def __init__(
@@ -57,10 +57,10 @@ class context:  # noqa: N801 - read as a word: `with context(user_id="u1"):`
 
 
 def user(user_id: object) -> context:
-    """`with user("u1"):`."""
+    """All telemetry inside the block is of this user."""
     return context(user_id=user_id)
 
 
 def session(session_id: object) -> context:
-    """`with session("s1"):`."""
+    """All telemetry inside the block is of this session."""
     return context(session_id=session_id)

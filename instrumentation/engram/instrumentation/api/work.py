@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, overload
 
 from engram.instrumentation.api.calls import Call, P, R, around, name_of
 from engram.instrumentation.api.marks import Remembered, emit, identity, mark, source_key
@@ -26,10 +26,16 @@ def record_calculation(
     )
 
 
+@overload
+def calculation(name: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
 def calculation(
     name: str | None = None, *, unit: str | None = None
-) -> Callable[[Callable[P, R]], Callable[P, R]]:
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def calculation(name: Any = None, *, unit: str | None = None) -> Any:
     """Of a function that computes: each result is remembered with the arguments."""
+    if callable(name):
+        return calculation()(name)
 
     def after(call: Call) -> None:
         if call.error is None:
@@ -121,8 +127,14 @@ class Run:
         self.end(error)
 
 
-def workflow(name: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
+@overload
+def workflow(name: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def workflow(name: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def workflow(name: Any = None) -> Any:
     """Of a function that is a whole workflow: each run is a memory, from its beginning."""
+    if callable(name):
+        return workflow()(name)
 
     def before(call: Call) -> Run:
         title = name or name_of(call.function)
@@ -139,13 +151,13 @@ def workflow(name: str | None = None) -> Callable[[Callable[P, R]], Callable[P, 
 
 
 def automation_run(name: str, *, trigger: str | None = None, **fields: object) -> Run:
-    """`with automation_run("nightly cleanup") as run:` one run of an automation."""
+    """An automation runs inside the block; `run.set(...)` adds what it did."""
     return Run("workflow_state", name, f"Automation {name}",
                {"automation": name, "trigger": trigger, **fields})  # fmt: skip
 
 
 def sync_run(source: str, target: str, *, records: int | None = None, **fields: object) -> Run:
-    """`with sync_run("crm", "db") as run: run.set(records=512)`."""
+    """Data is synchronised inside the block; `run.set(records=512)` adds what it did."""
     name = f"{source}→{target}"
     return Run("integration_sync", name, f"Sync {name}",
                {"source": source, "target": target, "records": records, **fields})  # fmt: skip
