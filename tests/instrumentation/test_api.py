@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import re
 import subprocess
 import sys
 import urllib.request
@@ -433,6 +434,33 @@ def test_remedy(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
     memories = {m["id"]: m for m in seen.memories()}
     assert {m["type"] for m in memories.values()} == {"error_resolution"}
     assert set(memories) == {one.memory_id for one in outcomes[:-1] if one}
+
+
+def test_remedy_alone(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fix does not start itself, and one that must be awaited does not half run."""
+    monkeypatch.setattr(remedies, "_registered", {})
+    monkeypatch.setenv(remedies.MODE, "on")
+    inner: list[Any] = []
+
+    @engram.remedy("again", re.compile("^gone"))
+    def again(error: BaseException) -> None:
+        inner.append(engram.apply_remedy(error))
+
+    @engram.remedy("later", "KeyError")
+    async def later(error: BaseException) -> str:
+        inner.append("began")
+        await asyncio.sleep(0)
+        return "done"
+
+    first = engram.apply_remedy(OSError("gone"))
+    assert first is not None
+    assert (first.fixed, inner) == (True, [None])
+    refused = engram.apply_remedy(KeyError("x"))
+    assert refused is not None
+    assert (refused.outcome, inner) == ("refused", [None])
+    awaited = asyncio.run(engram.apply_remedy_async(KeyError("x")))
+    assert awaited is not None
+    assert (awaited.result, awaited.fixed) == ("done", True)
 
 
 def test_breaker() -> None:

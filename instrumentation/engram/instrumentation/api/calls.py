@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar, cast
 
-from engram.instrumentation.api.marks import internal
+from engram.instrumentation.api.marks import internal, listening
 from engram.instrumentation.api.values import arguments
 
 P = ParamSpec("P")
@@ -31,7 +31,7 @@ class Call:
 
     def inputs(self) -> dict[str, Any]:
         """The arguments by name, bounded and masked."""
-        return arguments(self.function, self.args, self.kwargs)
+        return arguments(self.function, self.args, self.kwargs) if listening() else {}
 
 
 def quietly(step: Callable[..., Any] | None, *args: Any) -> Any:

@@ -93,6 +93,15 @@ def _current() -> Logger:
     return _logger[1]
 
 
+def listening() -> bool:
+    """Whether anybody would get an event; when not, the work for one is saved."""
+    try:
+        return _current().enabled(event_name="engram.")
+    except Exception as error:  # noqa: BLE001 - the app must not notice us
+        internal(error)
+        return False
+
+
 def emit(
     type_: str,
     title: object,

@@ -12,6 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar, cast
 
@@ -76,6 +77,8 @@ class RemedyRun:
 
 _registered: dict[str, Remedy] = {}
 _lock = threading.Lock()
+_inside: ContextVar[bool] = ContextVar("engram.remedy", default=False)
+"""A fix that fails by the error it handles must not start itself."""
 
 
 def remedies() -> tuple[Remedy, ...]:
@@ -128,15 +131,24 @@ def _fitting(error: BaseException) -> list[Remedy]:
 async def apply_remedy_async(error: BaseException, **facts: Any) -> RemedyRun | None:
     """Run the first remedy that fits; None when it is off or none fits. Raises nothing of ours."""
     allowed = mode()
-    if allowed == "off":
+    if allowed == "off" or _inside.get():
         return None
     for one in _fitting(error):
-        return await _run(one, error, facts, allowed)
+        token = _inside.set(True)
+        try:
+            return await _run(one, error, facts, allowed)
+        finally:
+            _inside.reset(token)
     return None
 
 
 def apply_remedy(error: BaseException, **facts: Any) -> RemedyRun | None:
     """`apply_remedy_async` where nothing can be awaited: remedies with async steps are refused."""
+    if mode() != "off":
+        for one in _fitting(error)[:1]:
+            steps = (one.precondition, one.dry_run, one.run, one.verify, one.rollback)
+            if any(inspect.iscoroutinefunction(step) for step in steps):
+                return RemedyRun(one.name, "refused", "has async steps: use apply_remedy_async")
     running = apply_remedy_async(error, **facts)
     try:
         running.send(None)
