@@ -61,6 +61,9 @@ MEMORY_SCHEMA: Final[dict[str, pl.DataType]] = {
 The lake adds the ingest columns `collector` (VARCHAR), `sequence` (BIGINT, the commit's number)
 and `recorded_at` (BIGINT, nanoseconds)."""
 
+AMENDS: Final = "\0amends\0"
+"""In front of a source key that is a memory's id: what it names is that memory."""
+
 INGEST_COLUMNS: Final = ("collector", "sequence", "recorded_at")
 
 
@@ -68,7 +71,10 @@ def memory_id(type_: str, scope: str, key: str) -> str:
     """The id of a memory: BLAKE2b of its type, the scope its key is unique in, and its source key.
 
     Returns 24 hex digits (96 bits: at a thousand million memories a collision has odds of 6e-12).
+    A key that is an id already (`AMENDS`), in no scope, gives that one.
     """
+    if not scope and key.startswith(AMENDS):
+        return key.removeprefix(AMENDS)
     return hashlib.blake2b(f"{type_}\0{scope}\0{key}".encode(), digest_size=12).hexdigest()
 
 
@@ -77,6 +83,9 @@ def memory_ids(types: list[str], scopes: list[str], keys: list[str]) -> list[str
     begun = {type_: hashlib.blake2b(f"{type_}\0".encode(), digest_size=12) for type_ in set(types)}
     made = []
     for type_, scope, key in zip(types, scopes, keys, strict=True):
+        if not scope and key.startswith(AMENDS):
+            made.append(key.removeprefix(AMENDS))
+            continue
         digest = begun[type_].copy()
         digest.update(f"{scope}\0{key}".encode())
         made.append(digest.hexdigest())

@@ -574,7 +574,8 @@ class Compiler:
     def _source(self, rule: Rule) -> tuple[pl.Expr, pl.Expr]:
         """Which kind of record speaks, and its rank among the records of one fact."""
         if rule.exclusive:
-            return pl.lit("mark"), pl.lit(6)
+            lower = None if rule.rank is None else self.value(rule.rank)
+            return pl.lit("mark"), pl.lit(6) if lower is None else lower.fill_null(6)
         source, rank = self._default_source()
         if rule.rank is not None:
             own = self.value(rule.rank)

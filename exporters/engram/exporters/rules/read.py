@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from engram.exporters.memories import ALIASES, CONCLUSIONS
+from engram.exporters.memories import ALIASES, AMENDS, CONCLUSIONS
 from engram.exporters.merge import join_object, split_object
 
 REVISION: Final = 2
@@ -364,6 +364,7 @@ def read_failure(columns: Columns, height: int) -> Columns:
 # --- explicit marks ----------------------------------------------------------------------------
 
 _TYPE = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
+_ID = re.compile(r"[0-9a-f]{24}")
 _PREFIX = "engram."
 _NOT_PAYLOAD = (
     _PREFIX, "code.", "thread.", "otel.", "telemetry.", "exception.stacktrace", "event.name",
@@ -403,7 +404,8 @@ def read_mark(columns: Columns, height: int) -> Columns:
     made: Columns = {name: [] for name in READERS["mark"].makes}
     rows = zip(*(columns[name] for name in READERS["mark"].takes), strict=True)
     for (signal, event, name, marked, title, content, importance, tags, own_id, attributes,
-         body, body_text, status, severity, content_hash, speaker) in rows:  # fmt: skip
+         body, body_text, status, severity, content_hash, speaker, amends, verbatim,
+         outcome) in rows:  # fmt: skip
         named = event or (name if signal == "span_event" else None)
         given = (
             named.removeprefix(_PREFIX)
@@ -434,16 +436,28 @@ def read_mark(columns: Columns, height: int) -> Columns:
             title = (name if signal == "span" else first) or type_.replace("_", " ").capitalize()
         if title not in lines:
             lines.insert(0, title)
+        if verbatim == "true" and body_text:
+            lines = [body_text]
         made["type"].append(type_)
         made["title"].append(title)
         made["content"].append("\n".join(lines))
         made["importance"].append(_importance(importance))
         made["tags"].append(labels)
         made["payload"].append(join_object(payload))
+        failed = status == 2 or (severity or 0) >= 17
         made["outcome"].append(
-            "error" if status == 2 or (severity or 0) >= 17 else "ok" if signal == "span" else None
+            outcome
+            if outcome in ("ok", "error")
+            else "error"
+            if failed
+            else "ok"
+            if signal == "span"
+            else None
         )
-        made["key"].append(f"id:{own_id}" if own_id else f"hash:{content_hash}")
+        if amends and speaker is None and _ID.fullmatch(amends):
+            made["key"].append(f"{AMENDS}{amends}")
+        else:
+            made["key"].append(f"id:{own_id}" if own_id else f"hash:{content_hash}")
     return made
 
 
@@ -473,12 +487,13 @@ READERS: Final[dict[str, Reader]] = {
         ("signal", "event", "name", "attr:engram.memory.type", "attr:engram.title",
          "attr:engram.content", "attr:engram.importance", "attr:engram.tags", "attr:engram.id",
          "attributes", "body", "body_text", "status_code", "severity_number", "content_hash",
-         "speaker"),
+         "speaker", "attr:engram.amends", "attr:engram.verbatim", "attr:engram.outcome"),
         {"type": _S, "title": _S, "content": _S, "importance": pl.Float64(),
          "tags": pl.List(pl.String()), "payload": _S, "outcome": _S, "key": _S},
         read_mark,
         attributes=("engram.memory.type", "engram.title", "engram.content", "engram.importance",
-                    "engram.tags", "engram.id"),
+                    "engram.tags", "engram.id", "engram.amends", "engram.verbatim",
+                    "engram.outcome"),
     ),
 }  # fmt: skip
 

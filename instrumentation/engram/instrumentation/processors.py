@@ -1,0 +1,86 @@
+"""User, session and tenant of the baggage become attributes of spans and log records."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from opentelemetry import baggage
+from opentelemetry.context import Context
+from opentelemetry.sdk._logs import LogRecordProcessor, ReadWriteLogRecord
+from opentelemetry.sdk.trace import Span, SpanProcessor
+
+from engram.instrumentation.api.marks import CARRIED
+
+_log = logging.getLogger("engram.instrumentation")
+
+
+class PeopleSpanProcessor(SpanProcessor):
+    """Copies `CARRIED` and never any other baggage."""
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """A value that the span has already stays."""
+        try:
+            for name in CARRIED:
+                value = baggage.get_baggage(name, parent_context)
+                if isinstance(value, str) and name not in (span.attributes or {}):
+                    span.set_attribute(name, value)
+        except Exception:  # noqa: BLE001 - in the app's thread
+            _log.debug("engram: no user on a span", exc_info=True)
+
+
+class PeopleLogRecordProcessor(LogRecordProcessor):
+    """Copies `CARRIED` and never any other baggage."""
+
+    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        """A value that the record has already stays."""
+        try:
+            record = log_record.log_record
+            found = {
+                name: value
+                for name in CARRIED
+                if isinstance(value := baggage.get_baggage(name, record.context or None), str)
+            }
+            if found:
+                attributes: Any = record.attributes
+                if attributes is None:
+                    record.attributes = found
+                    return
+                for name, value in found.items():
+                    if name not in attributes:
+                        attributes[name] = value
+        except Exception:  # noqa: BLE001, S110 - a log of ours would come back here
+            pass
+
+    def shutdown(self) -> None:
+        """Nothing is held."""
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Nothing is held."""
+        return True
+
+
+def add_processors(tracer_provider: Any, logger_provider: Any) -> None:
+    """Add both, each once, before what exports; what is no SDK provider is left alone."""
+    for provider, inner, attribute, made in (
+        (tracer_provider, "_active_span_processor", "_span_processors", PeopleSpanProcessor()),
+        (logger_provider, "_multi_log_record_processor", "_log_record_processors",
+         PeopleLogRecordProcessor()),
+    ):  # fmt: skip
+        try:
+            several = getattr(provider, inner, None)
+            present = getattr(several, attribute, ())
+            if any(isinstance(one, type(made)) for one in present):
+                continue
+            add = getattr(provider, "add_span_processor", None) or getattr(
+                provider, "add_log_record_processor", None
+            )
+            if add is None:
+                continue
+            add(made)
+            # A simple exporting processor sends on_emit's record at once: ours must be before it.
+            with several._lock:  # type: ignore[union-attr]
+                order = getattr(several, attribute)
+                setattr(several, attribute, (made, *(one for one in order if one is not made)))
+        except Exception as error:  # noqa: BLE001 - the app must start
+            _log.warning("engram: no user and session on telemetry: %s", error)
