@@ -24,7 +24,7 @@ from engram.instrumentation.redaction import as_json
 EVENT: Final = "engram.request_intent"
 _BODY_CHARACTERS: Final = 4096
 
-_server: ContextVar[Span | None] = ContextVar("engram.server_span", default=None)
+serving: ContextVar[Span | None] = ContextVar("engram.server_span", default=None)
 """The span of the request that is being served: a middleware of the app may have its own since."""
 _installed = False
 
@@ -53,7 +53,7 @@ class Requests(SpanProcessor):
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Remember the server span, and tell the intent when FastAPI has parsed the request."""
         if span.kind is SpanKind.SERVER:
-            _server.set(span)
+            serving.set(span)
         elif span.name == "fastapi.dependencies":
             try:
                 from fastapi.telemetry import get_telemetry_data
@@ -97,7 +97,7 @@ def tell(request: Any, body: Any, context: Context | None = None) -> None:
     """Emit the intent of a request, and complete its server span."""
     context = get_current() if context is None else context
     span = trace.get_current_span(context)
-    server = _server.get()
+    server = serving.get()
     if server is None or server.context.trace_id != span.get_span_context().trace_id:
         if not isinstance(span, Span) or span.kind is not SpanKind.SERVER:
             return
@@ -168,4 +168,4 @@ def _user(scope: Any) -> str:
     return ""
 
 
-__all__ = ["EVENT", "Requests", "install", "tell"]
+__all__ = ["EVENT", "Requests", "install", "serving", "tell"]
