@@ -8,6 +8,7 @@ whatever the app's loggers call. What the app prints is what it printed before.
 
 from __future__ import annotations
 
+import copy
 import logging
 from typing import Any, Final
 
@@ -78,6 +79,10 @@ def _handle(handler: logging.Handler, record: logging.LogRecord) -> None:
     if server is None or trace.get_current_span().get_span_context().is_valid:
         handler.handle(record)
         return
+    route = (server.attributes or {}).get("http.route")
+    if route is not None:
+        record = copy.copy(record)
+        record.__dict__["http.route"] = route
     token = attach(trace.set_span_in_context(server))
     try:
         handler.handle(record)
