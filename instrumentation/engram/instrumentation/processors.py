@@ -1,4 +1,7 @@
-"""User, session and tenant of the baggage become attributes of spans and log records."""
+"""User, session and tenant of the baggage become attributes of spans and log records.
+
+The distribution gives them to the providers it makes; `add_processors` is for providers of others.
+"""
 
 from __future__ import annotations
 
@@ -58,6 +61,16 @@ class PeopleLogRecordProcessor(LogRecordProcessor):
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Nothing is held."""
         return True
+
+
+def span_processors() -> list[SpanProcessor]:
+    """Those that come before the exporters, for a provider that is yet to be made."""
+    return [PeopleSpanProcessor()]
+
+
+def log_processors() -> list[LogRecordProcessor]:
+    """Those that come before the exporters, for a provider that is yet to be made."""
+    return [PeopleLogRecordProcessor()]
 
 
 def add_processors(tracer_provider: Any, logger_provider: Any) -> None:
