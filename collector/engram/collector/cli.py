@@ -272,6 +272,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     config = add("config", "check the configuration, and show what is in effect")
     config.add_argument("action", choices=["validate"], help="what to do")
+    audit = add("audit", "what of a code base leaves a memory, and what none", _AUDIT_HELP)
+    audit.add_argument("path", metavar="PATH", help="a folder or a file of Python code")
+    audit.add_argument(
+        "--min-coverage", type=_percent, metavar="PERCENT", help="less than this is exit code 1"
+    )
+    audit.add_argument("--tests", action="store_true", help="read tests too")
+    audit.add_argument("--all", action="store_true", dest="all_", help="also what leaves a memory")
     add("version", "the versions of Engram and its parts")
     return parser
 
@@ -309,6 +316,23 @@ One line each: time (UTC), type, service, title, outcome and duration; --json: o
   engram tail --type ai_response --service shop
   engram tail --spans -n 50 --no-follow
 """
+
+
+_AUDIT_HELP = """Read Python code, run nothing of it, and say with file and line what is remembered.
+
+Routes, LangGraph nodes, LLM calls, background jobs, except blocks and decision points: under
+`engram run` without a change, by an explicit call, in part (counts half), or not at all.
+  engram audit src
+  engram audit --min-coverage 80 src      for CI: exit code 1 below
+  engram audit --home .engram src         also what was never seen at run time (engram[server])
+"""
+
+
+def _percent(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 100:
+        raise argparse.ArgumentTypeError("must be between 0 and 100")
+    return number
 
 
 def _count(text: str) -> int:
@@ -661,6 +685,37 @@ def _config_command(options: argparse.Namespace) -> int:
     return OK
 
 
+def _audit(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from engram.instrumentation.audit import audit, lines
+
+    path = Path(options.path)
+    if not path.exists():
+        raise NotFound(f"no such file or folder: {path}")
+    report = audit(path, tests=options.tests)
+    share = report.coverage()
+    least = options.min_coverage
+    below = least is not None and share is not None and share < least
+    facts = report.facts()
+    told = list(lines(report, all_=options.all_))
+    if options.home or os.environ.get("ENGRAM_HOME"):
+        from engram.collector import seen
+
+        found = seen.seen(_home(options), report)
+        facts["run_time"] = [one.facts() for one in found]
+        told += seen.lines(found)
+    if options.json:
+        import json
+
+        print(json.dumps({**facts, "min_coverage": least}))
+    else:
+        print("\n".join(told))
+        if below:
+            print(f"engram: coverage is {share:.1f} %, less than {least:g} %", file=sys.stderr)
+    return FAILED if below else OK
+
+
 def _version(options: argparse.Namespace) -> int:
     import platform
     from importlib.metadata import PackageNotFoundError, version
@@ -699,6 +754,7 @@ _COMMANDS: Final = {
     "rederive": _rederive,
     "rules": _rules,
     "config": _config_command,
+    "audit": _audit,
     "version": _version,
 }
 
