@@ -2,7 +2,8 @@
 
 A function is one when the first word of its name decides (`approve_refund`, `decide`,
 `score_lead`) and it returns a value; or when its public name may mean it (`select_plan`,
-`should_retry`, `is_eligible`) and it returns at least two different literals. Evaluations of feature flags are the other kind.
+`should_retry`, `is_eligible`) and it returns at least two different literals.
+Evaluations of feature flags are the other kind.
 """
 
 from __future__ import annotations
@@ -104,9 +105,9 @@ def _literals(returned: list[ast.expr]) -> Iterator[ast.expr]:
     for one in returned:
         if isinstance(one, ast.IfExp):
             yield from _literals([one.body, one.orelse])
-        elif isinstance(one, ast.Constant):
-            yield one
-        elif isinstance(one, ast.Attribute) and one.attr.isupper():  # Verdict.APPROVED
+        elif isinstance(one, ast.Constant) or (
+            isinstance(one, ast.Attribute) and one.attr.isupper()
+        ):
             yield one
 
 

@@ -2,7 +2,8 @@
 
 A handler that raises again decides nothing and is not listed, nor one of exceptions that are flow
 control (`ImportError`, `StopIteration`, an empty queue, a cancelled task), nor a look-up with a
-default: one statement that may raise a `KeyError` or `AttributeError`, and one that gives another value.
+default: one statement that may raise a `KeyError` or `AttributeError`, and one that gives
+another value.
 """
 
 from __future__ import annotations
