@@ -138,6 +138,13 @@ def test_names_that_turn_in_circles_end(tmp_path: Path) -> None:
     assert told(audit(tmp_path)) == []
 
 
+def test_names_that_lead_to_many_others_end(tmp_path: Path) -> None:
+    """Each name is found out once, however many ways lead to it."""
+    body = "".join(f"n{at} = n{at + 1}.a or n{at + 2}.b\nn{at} = n{at + 2}.c\n" for at in range(40))
+    (tmp_path / "a.py").write_text(body + "n0.create(model='m')\n" * 50)
+    assert told(audit(tmp_path)) == []
+
+
 def test_a_thousand_files(tmp_path: Path) -> None:
     """Many files with names that lead across them, each finding at its place."""
     (tmp_path / "base.py").write_text("from openai import OpenAI\nclient = OpenAI()\n")

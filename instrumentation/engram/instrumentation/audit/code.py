@@ -84,6 +84,8 @@ class Code:
         self.modules: dict[str, Module] = {}
         self.places: dict[str, list[Place]] = {}
         """Of every file: its calls, handlers, functions and `with` statements, in order."""
+        self._known: dict[tuple[int, str], str | None] = {}
+        """What names and functions stand for; None also while it is being found out: a circle."""
 
     def add(self, source: bytes, path: Path, file: str) -> Module:
         """Parse one file; `path` is relative to where imports begin. Raises as `ast.parse` does."""
@@ -146,6 +148,14 @@ class Code:
         return name if name in _BUILTINS else None
 
     def _bound(self, name: str, at: Scope, depth: int) -> str | None:
+        # Without memory, names that lead to each other cost minutes in SQLAlchemy.
+        key = id(at), name
+        if key not in self._known:
+            self._known[key] = None
+            self._known[key] = self._look_up(name, at, depth)
+        return self._known[key]
+
+    def _look_up(self, name: str, at: Scope, depth: int) -> str | None:
         for value in at.values.get(name, ()):
             if isinstance(value, ast.Name) and value.id == name:
                 continue
@@ -235,6 +245,15 @@ class Code:
         at = self.definition(path)
         if at is None or isinstance(at[0], ast.ClassDef):
             return f"{path}()"
+        key = id(at[0]), "()"
+        if key not in self._known:
+            self._known[key] = None
+            self._known[key] = self._returned(path, at, depth)
+        return self._known[key] or f"{path}()"
+
+    def _returned(
+        self, path: str, at: tuple[Function | ast.ClassDef, Scope], depth: int
+    ) -> str | None:
         function, around = at
         assert not isinstance(function, ast.ClassDef)  # noqa: S101 - for the type checker
         inside = around.inner.get(id(function), around)
@@ -245,8 +264,8 @@ class Code:
                 if found is not None and "()" in found:
                     return found
         if function.returns is not None:
-            return self._instance(function.returns, around, depth - 1) or f"{path}()"
-        return f"{path}()"
+            return self._instance(function.returns, around, depth - 1)
+        return None
 
     def definition(self, path: str | None) -> tuple[Function | ast.ClassDef, Scope] | None:
         """The `def` or `class` of a resolved path, where the code base has it."""
