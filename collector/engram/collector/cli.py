@@ -22,7 +22,7 @@ from engram.exporters.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from engram.collector.config import Config
@@ -280,6 +280,16 @@ def _parser() -> argparse.ArgumentParser:
     lab.add_argument("method", metavar="METHOD", help="patterns, similar")
     config = add("config", "check the configuration, and show what is in effect")
     config.add_argument("action", choices=["validate"], help="what to do")
+    audit = add("audit", "what of a code base leaves a memory, and what none", _AUDIT_HELP)
+    audit.add_argument("path", metavar="PATH", help="a folder or a file of Python code")
+    audit.add_argument(
+        "--min-coverage", type=_percent, metavar="PERCENT", help="less than this is exit code 1"
+    )
+    audit.add_argument("--tests", action="store_true", help="read tests too")
+    audit.add_argument("--all", action="store_true", dest="all_", help="also what leaves a memory")
+    doctor = add("doctor", "whether an app is captured, and what it sends arrives", _DOCTOR_HELP)
+    doctor.add_argument("--python", metavar="PATH", help="the interpreter of the app")
+    doctor.add_argument("program", nargs=argparse.REMAINDER, metavar="-- CMD", help="of the app")
     add("version", "the versions of Engram and its parts")
     return parser
 
@@ -335,6 +345,33 @@ One line each: time (UTC), type, service, title, outcome and duration; --json: o
   engram tail --type ai_response --service shop
   engram tail --spans -n 50 --no-follow
 """
+
+
+_DOCTOR_HELP = """Look at the app's interpreter, its environment, the ports and the collector.
+
+One line each: ok, warning or problem, and what to do. One log record is sent there and back.
+  engram doctor
+  engram doctor -- uvicorn app:app
+  engram doctor --python venv/bin/python
+
+exit code 1: there is a problem
+"""
+
+_AUDIT_HELP = """Read Python code, run nothing of it, and say with file and line what is remembered.
+
+Routes, LangGraph nodes, LLM calls, background jobs, except blocks and decision points: under
+`engram run` without a change, by an explicit call, in part (counts half), or not at all.
+  engram audit src
+  engram audit --min-coverage 80 src      for CI: exit code 1 below
+  engram audit --home .engram src         also what was never seen at run time (engram[server])
+"""
+
+
+def _percent(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 100:
+        raise argparse.ArgumentTypeError("must be between 0 and 100")
+    return number
 
 
 def _count(text: str) -> int:
@@ -703,6 +740,82 @@ def _config_command(options: argparse.Namespace) -> int:
     return OK
 
 
+def _audit(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from engram.instrumentation.audit import audit, lines
+
+    path = Path(options.path)
+    if not path.exists():
+        raise NotFound(f"no such file or folder: {path}")
+    report = audit(path, tests=options.tests)
+    share = report.coverage()
+    least = options.min_coverage
+    below = least is not None and share is not None and share < least
+    facts = report.facts()
+    told = list(lines(report, all_=options.all_))
+    if options.home or os.environ.get("ENGRAM_HOME"):
+        from engram.collector import seen
+
+        found = seen.seen(_home(options), report)
+        facts["run_time"] = [one.facts() for one in found]
+        told += seen.lines(found)
+    if options.json:
+        import json
+
+        print(json.dumps({**facts, "min_coverage": least}))
+    else:
+        print("\n".join(told))
+        if below:
+            print(f"engram: coverage is {share:.1f} %, less than {least:g} %", file=sys.stderr)
+    return FAILED if below else OK
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from engram.instrumentation.doctor import Level, examine
+
+    command = options.program[1:] if options.program[:1] == ["--"] else options.program
+    if command and options.python:
+        raise BadRequest("--python or a command, not both")
+    found, worst = [], OK
+    for one in examine(command, python=options.python, stored=_stored(options)):
+        worst = FAILED if one.level is Level.PROBLEM else worst
+        if options.json:
+            found.append(one.facts())
+            continue
+        print(f"{one.level:8} {one.about}: {one.text}", flush=True)
+        if one.do:
+            print(f"{'':8} -> {one.do}")
+    if options.json:
+        import json
+
+        print(json.dumps({"healthy": worst == OK, "findings": found}))
+    return worst
+
+
+def _stored(options: argparse.Namespace) -> Callable[[str], bool | None]:
+    """Whether the lake of this home has a log record with a marker; None: nobody can say."""
+
+    def stored(marker: str) -> bool | None:
+        try:
+            from engram.collector import query
+            from engram.instrumentation.doctor import MARKER
+
+            home = _home(options)
+            if not (home.root / "collect.lock").exists():
+                return None
+            with query.reader(home) as lake:
+                asked = f"SELECT count(*) FROM logs WHERE (attributes ->> '$.\"{MARKER}\"') = ?"
+                row = lake.execute(asked, [marker]).fetchone()
+            return bool(row and row[0])
+        except NotFound:  # the first commit makes the lake
+            return False
+        except (ModuleNotFoundError, EngramError, OSError):
+            return None
+
+    return stored
+
+
 def _version(options: argparse.Namespace) -> int:
     import platform
     from importlib.metadata import PackageNotFoundError, version
@@ -743,6 +856,8 @@ _COMMANDS: Final = {
     "rules": _rules,
     "lab": _lab,
     "config": _config_command,
+    "audit": _audit,
+    "doctor": _doctor,
     "version": _version,
 }
 
