@@ -366,11 +366,17 @@ class Handler(BaseHTTPRequestHandler):
         """Quiet: it runs beside a demo."""
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is nothing to tell about."""
+
+
 @contextlib.contextmanager
 def serving(port: int = 0) -> Iterator[str]:
     """The server in a thread; yields its URL."""
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    server.daemon_threads = True
+    server = Server(("127.0.0.1", port), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
