@@ -1,9 +1,9 @@
-"""A model server on this machine, for tests and examples: wire formats of OpenAI, Anthropic, Gemini.
+"""A model server on this machine, in the wire formats of OpenAI, Anthropic and Gemini.
 
     python examples/fake_llm.py --port 8099
 
-What it answers depends on the request alone. `fail 400` (429, 500 ...) in the last message of the
-user is that error; a tool that was offered is called once when that message names it, with the
+For tests and examples. What it answers depends on the request alone. `fail 400` (429, 500 ...) in
+the last message of the user is that error; a tool that was offered is called once when that message names it, with the
 arguments behind the name if they are JSON (`weather {"city": "Paris"}`); `say X` is answered by X;
 anything else by an echo. `stream` (Gemini: `:streamGenerateContent`) sends it word by word.
 """
@@ -16,6 +16,7 @@ import hashlib
 import json
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -55,9 +56,14 @@ def text_of(content: Any) -> str:
     return " ".join(filter(None, map(text_of, content or [])))
 
 
+_asked: Counter[str] = Counter()
+
+
 def answer(question: str, tools: list[str], done: bool) -> Answer:
     """The answer to the user's last message; `done` says that a tool's result is already there."""
-    made = Answer(hashlib.sha256(f"{question}{tools}{done}".encode()).hexdigest()[:16])
+    digest = hashlib.sha256(f"{question}{tools}{done}".encode()).hexdigest()[:16]
+    _asked[digest] += 1
+    made = Answer(f"{digest}{_asked[digest]:x}")  # asked again, it is another answer's id
     made.asked = max(1, len(question.split()))
     if failing := re.search(r"\bfail (\d{3})\b", question):
         raise Failure(int(failing[1]))

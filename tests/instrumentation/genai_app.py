@@ -1,4 +1,5 @@
 """A program that calls models through the real clients; `test_genai.py` runs it."""
+# ruff: noqa: D103, E402
 
 from __future__ import annotations
 
@@ -10,26 +11,29 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import providers
 from opentelemetry import trace
+from tests.instrumentation import providers
 
-from engram.instrumentation.capture import genai, install_all, installed
+from engram.instrumentation.capture import genai, installed
 
 providers.start("models")
 for _ in range(2):  # safe to call twice
-    genai.install()
-install_all()
+    installed["genai"] = genai.install()
 assert not {"openai", "anthropic", "google.genai"} & set(sys.modules), "a capture imports nothing"
 
-import anthropic  # noqa: E402
-import openai  # noqa: E402
-from google import genai as google  # noqa: E402
-from google.genai import types  # noqa: E402
-from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor  # noqa: E402
+import anthropic
+import openai
+from google import genai as google
+from google.genai import types
+from opentelemetry.instrumentation.httpx import (
+    HTTPX2ClientInstrumentor,
+    HTTPXClientInstrumentor,
+)
 
-from engram.instrumentation.agents import agent  # noqa: E402
+from engram.instrumentation.agents import agent
 
 HTTPXClientInstrumentor().instrument()
+HTTPX2ClientInstrumentor().instrument()
 
 LLM = os.environ["LLM"]
 tracer = trace.get_tracer("app")
@@ -54,7 +58,7 @@ def tool(name: str) -> Any:
 
 def openai_chat() -> None:
     messages = [{"role": "system", "content": "Be nice"}, *user("say zebra-openai")]
-    chat.chat.completions.create(model="gpt-x", messages=messages)  # type: ignore[arg-type]
+    chat.chat.completions.create(model="gpt-x", messages=messages)
 
 
 def openai_stream() -> None:
@@ -210,4 +214,6 @@ async def main() -> None:
 
 asyncio.run(main())
 providers.stop()
-sys.stdout.write(json.dumps({"traces": traces, "installed": installed["genai"]}))
+sys.stdout.write(
+    json.dumps({"traces": traces, "service": "models", "installed": installed["genai"]})
+)

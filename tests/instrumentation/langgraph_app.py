@@ -1,5 +1,5 @@
 """A program of LangGraph graphs; `test_langgraph.py` runs it."""
-# ruff: noqa: D103
+# ruff: noqa: D103, E402
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ import operator
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from itertools import pairwise
 from typing import Annotated, Any
 
 from opentelemetry import trace
+from tests.instrumentation import providers
 from typing_extensions import TypedDict
-
-sys.path.insert(0, str(Path(__file__).parent))
-import providers
 
 from engram.instrumentation.capture import genai, installed, langgraph
 
@@ -54,7 +52,7 @@ def line(*nodes: tuple[str, Any], name: str | None = None, state: Any = State, *
     for node, run in nodes:
         graph.add_node(node, run)
     graph.add_edge(START, nodes[0][0])
-    for (one, _), (two, _) in zip(nodes, nodes[1:], strict=False):
+    for (one, _), (two, _) in pairwise(nodes):
         graph.add_edge(one, two)
     return graph.compile(name=name, **more)
 
@@ -85,9 +83,13 @@ async def acall(state: State) -> State:
 
 def two_nodes() -> None:
     graph = line(
-        ("plan", lambda s: {"q": s["q"] + "!", "xs": ["planned"]}), ("done", lambda s: {}), name="two"
+        ("plan", lambda s: {"q": s["q"] + "!", "xs": ["planned"]}),
+        ("done", lambda s: {}),
+        name="two",
     )
-    graph.invoke({"q": "zebra", "xs": [], "password": "hunter2"}, {"configurable": {"thread_id": "t-1"}})
+    graph.invoke(
+        {"q": "zebra", "xs": [], "password": "hunter2"}, {"configurable": {"thread_id": "t-1"}}
+    )
 
 
 def fan_out() -> None:

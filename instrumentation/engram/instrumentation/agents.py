@@ -14,11 +14,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from opentelemetry import context, trace
+from opentelemetry import _logs, context, trace
+from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
@@ -61,13 +63,27 @@ def of_context(base: Context | None = None) -> dict[str, str]:
 class Turn:
     """One turn of an agent: what it was asked and what it answered."""
 
-    def __init__(self, span: Span) -> None:
+    def __init__(self, span: Span, user: str | None = None) -> None:
+        self._user = {"user.id": user} if user else {}
         self.span = span
         """The turn's `invoke_agent` span, for attributes of your own."""
 
     def asked(self, text: object) -> None:
-        """What the user said."""
+        """What the user said; a memory of its own at once, also when the turn never ends."""
         self._message("gen_ai.input.messages", "user", text)
+        try:
+            if content_captured() and text is not None:
+                _logs.get_logger("engram.agents").emit(
+                    LogRecord(
+                        timestamp=time.time_ns(),
+                        event_name="engram.user_interaction",
+                        severity_number=SeverityNumber.INFO,
+                        body=str(text)[:_MOST_TEXT],
+                        attributes={**of_context(), **self._user},
+                    )
+                )
+        except Exception:  # noqa: BLE001 - telemetry never raises in the app
+            _log.debug("engram: what an agent was asked is lost", exc_info=True)
 
     def answered(self, text: object) -> None:
         """What the agent answered; said twice, the last one counts."""
@@ -106,7 +122,7 @@ def agent(
     )
     token = context.attach(within(name, conversation, trace.set_span_in_context(span)))
     try:
-        yield Turn(span)
+        yield Turn(span, user)
     except BaseException as error:
         if not isinstance(error, GeneratorExit):
             span.set_attribute("error.type", type(error).__qualname__)

@@ -11,6 +11,7 @@ import datetime
 import decimal
 import enum
 import json
+import logging
 import math
 import pathlib
 import re
@@ -20,6 +21,8 @@ from itertools import islice
 from typing import Any, Final
 
 MOST_BYTES: Final = 16 * 1024
+_log = logging.getLogger("engram.instrumentation")
+
 _MOST_DEPTH: Final = 10
 _CUT: Final = "…"
 
@@ -53,7 +56,7 @@ def dump(value: Any, most: int = MOST_BYTES) -> str:
                 return text.encode("utf-8", "replace").decode()
             characters //= 2  # characters of several bytes, or many that are escaped
     except Exception:  # noqa: BLE001 - changed by another thread while we look, or hostile
-        pass
+        _log.debug("engram: a state cannot be told", exc_info=True)
     return json.dumps(f"<{type(value).__name__}>")
 
 
@@ -111,9 +114,7 @@ def _object(value: Mapping[Any, Any], room: _Room, depth: int) -> dict[str, Any]
             told[_CUT] = f"{len(value) - len(told)} more"
             break
         name = _text(key if isinstance(key, str) else str(_plain(key, room, _MOST_DEPTH)), room)
-        told[name] = (
-            "[redacted]" if _SECRET.search(name) else _plain(value[key], room, depth + 1)
-        )
+        told[name] = "[redacted]" if _SECRET.search(name) else _plain(value[key], room, depth + 1)
     return told
 
 

@@ -1,4 +1,4 @@
-"""Model calls through the clients of OpenAI, Anthropic and Google, by the official instrumentations.
+"""Model calls by the clients of OpenAI, Anthropic and Google: the official instrumentations.
 
 What their normal loading does not do: content for memory (one event for each call; off with
 `ENGRAM_CAPTURE_CONTENT=false`), one memory where the Anthropic client reports the call as well,

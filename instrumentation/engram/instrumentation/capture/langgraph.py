@@ -202,9 +202,7 @@ class _Recorder:
 
     # What is told.
 
-    def _node(
-        self, inputs: Any, node: str, known: Mapping[str, Any], parent: _Run | None
-    ) -> _Run:
+    def _node(self, inputs: Any, node: str, known: Mapping[str, Any], parent: _Run | None) -> _Run:
         attributes: dict[str, AttributeValue] = {"langgraph.node": node}
         for key in ("langgraph_step", "langgraph_checkpoint_ns"):
             if isinstance(known.get(key), (str, int)):
@@ -228,9 +226,7 @@ class _Recorder:
         )
         return run
 
-    def _graph(
-        self, inputs: Any, name: str, known: Mapping[str, Any], parent: _Run | None
-    ) -> _Run:
+    def _graph(self, inputs: Any, name: str, known: Mapping[str, Any], parent: _Run | None) -> _Run:
         attributes: dict[str, AttributeValue] = {}
         _conversation(known, attributes)
         question = _message(inputs, ("human", "user"))
@@ -256,7 +252,9 @@ class _Recorder:
             return
         outcome = dump(outputs)
         run.span.set_attribute("langgraph.outcome", outcome)
-        changed = difference(run.entry, outcome) if run.entry and run.kind == "node" else None
+        update = getattr(outputs, "update", None) if _is_command(outputs) else None
+        after = outcome if update is None else dump(update)
+        changed = difference(run.entry, after) if run.entry and run.kind == "node" else None
         if changed is not None:
             run.span.set_attribute("langgraph.diff", changed)
         answer = _message(outputs, ("ai", "assistant")) if run.kind == "graph" else None
@@ -318,9 +316,7 @@ def _enter(run: _Run, conversation: str | None) -> None:
     context.attach(within(run.agent, conversation, trace.set_span_in_context(run.span)))
 
 
-def _is_graph(
-    known: Mapping[str, Any], name: str | None, parent: _Run | None, inputs: Any
-) -> bool:
+def _is_graph(known: Mapping[str, Any], name: str | None, parent: _Run | None, inputs: Any) -> bool:
     """Whether this is a graph's own run: of the outermost, or of a named agent inside a node."""
     if parent is None:
         graph = known.get("ls_integration") == "langgraph" or name == _UNNAMED
@@ -328,6 +324,10 @@ def _is_graph(
     inner = known.get("checkpoint_ns")
     inside = inner is not None and inner == known.get("langgraph_checkpoint_ns")
     return inside and name != _UNNAMED and _message(inputs, ("human", "user")) is not None
+
+
+def _is_command(outputs: Any) -> bool:
+    return type(outputs).__name__ == "Command"
 
 
 def _conversation(known: Mapping[str, Any], attributes: dict[str, AttributeValue]) -> str | None:
