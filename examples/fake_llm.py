@@ -3,8 +3,8 @@
     python examples/fake_llm.py --port 8099
 
 For tests and examples. What it answers depends on the request alone. `fail 400` (429, 500 ...) in
-the last message of the user is that error; a tool that was offered is called once when that message names it, with the
-arguments behind the name if they are JSON (`weather {"city": "Paris"}`); `say X` is answered by X;
+the last message of the user is that error; a tool that was offered is called once when that
+message names it, with the arguments behind the name if they are JSON (`weather {"city": "Paris"}`); `say X` is answered by X;
 anything else by an echo. `stream` (Gemini: `:streamGenerateContent`) sends it word by word.
 """
 

@@ -172,6 +172,22 @@ def test_the_version_is_of_the_content() -> None:
     assert len({none, file, changed, off}) == 4
 
 
+def test_the_assistant_has_the_name_of_the_setting() -> None:
+    """Turns of the agent of this name, special characters and all, are the assistant's."""
+    none = version_of("    retention: 0\n")
+    assert version_of("    assistant: aurea\n") == none, "in any case"
+    made = Rules.load([dict(one) for one in rules.rules_of(write("    assistant: Nova (2.0)\n"))])
+    assert made.version != none
+    frame = pl.DataFrame({"attributes": [NAMED % "NOVA (2.0)", NAMED % "AUREA"]})
+    plan = frame.with_columns(
+        pl.col("attributes").str.json_path_match("$.name").alias("agent"),
+    )
+    condition = rules.rules_of(write("    assistant: Nova (2.0)\n"))[-1]["condition"]
+    matched = plan.select(pl.col("agent").str.contains(condition["matches"]))["agent"].to_list()
+    assert matched == [True, False]
+    assert "must be the name" in str(problems_of_assistant())
+
+
 def test_config_validate_checks_rules(engram: object) -> None:
     """`engram config validate` tells problems of rules, with exit code 2."""
     write("    disabled: [nothing]\n")
