@@ -4,8 +4,9 @@
 
 For tests and examples. What it answers depends on the request alone. `fail 400` (429, 500 ...) in
 the last message of the user is that error; a tool that was offered is called once when that
-message names it, with the arguments behind the name if they are JSON (`weather {"city": "Paris"}`); `say X` is answered by X;
-anything else by an echo. `stream` (Gemini: `:streamGenerateContent`) sends it word by word.
+message names it, with the arguments behind the name if they are JSON (`weather {"city": "Paris"}`);
+`say X` is answered by X; anything else by an echo. `stream` (Gemini: `:streamGenerateContent`)
+sends it word by word.
 """
 
 from __future__ import annotations

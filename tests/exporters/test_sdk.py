@@ -130,7 +130,7 @@ def test_zero_code(home: Home) -> None:
         [str(_BIN / "opentelemetry-instrument"), sys.executable, "-c", code],
         env=environment(
             home, OTEL_TRACES_EXPORTER="engram", OTEL_LOGS_EXPORTER="engram",
-            OTEL_METRICS_EXPORTER="engram", OTEL_PYTHON_LOGGING_AUTO_INSTRUMENTATION_ENABLED="true",
+            OTEL_METRICS_EXPORTER="engram",
         ),
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip

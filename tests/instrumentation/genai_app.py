@@ -32,8 +32,9 @@ from opentelemetry.instrumentation.httpx import (
 
 from engram.instrumentation.agents import agent
 
-HTTPXClientInstrumentor().instrument()
-HTTPX2ClientInstrumentor().instrument()
+for http in (HTTPXClientInstrumentor(), HTTPX2ClientInstrumentor()):
+    if not http.is_instrumented_by_opentelemetry:
+        http.instrument()
 
 LLM = os.environ["LLM"]
 tracer = trace.get_tracer("app")

@@ -18,6 +18,8 @@ _providers: list[TracerProvider | LoggerProvider] = []
 
 def start(service: str) -> None:
     """Make the providers the global ones; `ENDPOINT` is where they send to."""
+    if isinstance(trace.get_tracer_provider(), TracerProvider):
+        return  # `engram run` did it all
     endpoint = os.environ["ENDPOINT"]
     resource = Resource.create({"service.name": service})
     traces = TracerProvider(resource=resource)
@@ -31,6 +33,6 @@ def start(service: str) -> None:
 
 def stop() -> None:
     """Send what is still here."""
-    for provider in _providers:
+    for provider in _providers:  # `engram run` sends at exit by itself
         provider.force_flush()
         provider.shutdown()

@@ -41,21 +41,27 @@ class Ran:
         return only
 
 
-def run(app: str, folder: Path, **environment: str) -> Ran:
-    """Run a program of this folder until it ends; what it prints last is JSON with its traces."""
+def run(app: str, folder: Path, *, zero_code: bool = False, **environment: str) -> Ran:
+    """Run a program of this folder until it ends; what it prints last is JSON with its traces.
+
+    With `zero_code` under `engram run`, otherwise the program sets its providers up.
+    """
     home = folder / "home"
     clean = {k: v for k, v in os.environ.items() if not k.startswith(_OURS)}
     with fake_llm.serving() as url, collecting(home) as collector:
         endpoint = f"http://127.0.0.1:{collector.http_port}"
+        before = ["-m", "engram.collector.cli", "run", "--", sys.executable] if zero_code else []
+        service = {"langgraph_app.py": "graphs", "genai_app.py": "models"}[app]
+        settings = {
+            "PYTHONPATH": str(HERE.parents[1]),
+            "ENDPOINT": endpoint,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+            "OTEL_SERVICE_NAME": service,
+            "LLM": url,
+        }
         done = subprocess.run(
-            [sys.executable, str(HERE / app)],
-            env={
-                **clean,
-                "PYTHONPATH": str(HERE.parents[1]),
-                "ENDPOINT": endpoint,
-                "LLM": url,
-                **environment,
-            },
+            [sys.executable, *before, str(HERE / app)],
+            env={**clean, **settings, **environment},
             capture_output=True,
             text=True,
             timeout=120,

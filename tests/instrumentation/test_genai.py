@@ -29,10 +29,11 @@ EXPECTED = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """Every call of the program, with content."""
-    return run("genai_app.py", tmp_path_factory.mktemp("genai"))
+@pytest.fixture(scope="module", params=["own providers", "engram run"])
+def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """Every call, in an app that sets OpenTelemetry up and in one that does not."""
+    folder = tmp_path_factory.mktemp("genai")
+    return run("genai_app.py", folder, zero_code=request.param == "engram run")
 
 
 @pytest.mark.parametrize("case", EXPECTED)

@@ -33,10 +33,11 @@ NODES: dict[str, dict[str, int]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """Every graph of the program."""
-    return run("langgraph_app.py", tmp_path_factory.mktemp("langgraph"))
+@pytest.fixture(scope="module", params=["own providers", "engram run"])
+def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """Every graph of the program, in an app that sets OpenTelemetry up and in one that does not."""
+    folder = tmp_path_factory.mktemp("langgraph")
+    return run("langgraph_app.py", folder, zero_code=request.param == "engram run")
 
 
 @pytest.mark.parametrize("case", NODES)
@@ -60,7 +61,7 @@ def test_entry_outcome_and_difference(ran: Ran) -> None:
         n for n in ran.of("two_nodes", "langgraph_node") if n["attributes"]["node"] == "plan"
     ]
     entry = json.loads(plan["attributes"]["entry_state"])
-    assert entry == {"q": "zebra", "xs": [], "password": "[redacted]"}
+    assert entry == {"q": "zebra", "xs": [], "password": "[REDACTED]"}
     assert plan["attributes"]["step"] == 1
     assert plan["conversation_id"] == "t-1"
     (done,) = [n for n in ran.of("two_nodes", "langgraph_outcome") if n["attributes"]["step"] == 1]

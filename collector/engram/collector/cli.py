@@ -174,6 +174,12 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     add("up", "run everything: collect, learn and serve, kept alive")
+    run = add("run", "start a Python program with everything captured", _RUN_HELP)
+    run.add_argument(
+        "--endpoint", metavar="URL", default="", help="collector (http://127.0.0.1:4318)"
+    )
+    run.add_argument("--service", metavar="NAME", default="", help="name (from the command)")
+    run.add_argument("program", nargs=argparse.REMAINDER, metavar="-- CMD ...", help="what to run")
     for role, help_ in (
         ("collect", "take OTLP and write the lake"),
         ("learn", "keep the search index from the lake"),
@@ -275,6 +281,17 @@ def _parser() -> argparse.ArgumentParser:
     add("version", "the versions of Engram and its parts")
     return parser
 
+
+_RUN_HELP = """Start a Python program with everything captured, and with no change to it.
+
+  engram run -- uvicorn app:app --reload
+  engram run --service shop -- python shop.py
+  engram run -- celery -A tasks worker
+
+Needs no more than `pip install engram`. The environment wins over every default: OTEL_* variables,
+ENGRAM_CAPTURE_CONTENT=false for no prompts and answers. The exit code is the program's; 127: there
+is no such program, 126: it cannot be started.
+"""
 
 _REINDEX_HELP = """Build the search index again from the lake, while the old one is searched.
 
@@ -390,6 +407,15 @@ def _up(options: argparse.Namespace) -> int:
     for setting in options.set or ():
         arguments += ["--set", setting]
     return Supervisor(arguments, home=options.home, as_json=options.json).run()
+
+
+def _run(options: argparse.Namespace) -> int:
+    program = options.program[1:] if options.program[:1] == ["--"] else options.program
+    if not program:
+        raise BadRequest("what should be run? engram run -- uvicorn app:app")
+    from engram.instrumentation.run import run
+
+    return run(program, endpoint=options.endpoint, service=options.service)
 
 
 def _supervised(options: argparse.Namespace) -> Supervised:
@@ -684,6 +710,7 @@ def _version(options: argparse.Namespace) -> int:
 
 _COMMANDS: Final = {
     "up": _up,
+    "run": _run,
     "collect": _collect,
     "learn": _learn,
     "serve": _serve,

@@ -21,8 +21,9 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from engram.exporters.home import Home
 from engram.exporters.sdk.delivery import delivery_to
-from engram.exporters.sdk.encode import encode_logs, encode_metrics, encode_spans
 from engram.exporters.signals import Signal
+from engram.instrumentation.export.encode import encode_logs, encode_spans
+from engram.instrumentation.export.metrics import encode_metrics
 
 _log = logging.getLogger("engram.exporter")
 _SILENCE_S: Final = 60.0

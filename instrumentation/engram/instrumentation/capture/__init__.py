@@ -16,6 +16,7 @@ CAPTURES: Final = (
     "logs",
     "concurrency",
     "schedulers",
+    "servers",
     "genai",
     "langgraph",
 )
@@ -33,6 +34,8 @@ def install_all() -> None:
         try:
             module = importlib.import_module(f"{__name__}.{name}")
             installed[name] = module.install()
+        except ModuleNotFoundError as error:
+            installed[name] = f"off: no module {error.name}"
         except Exception as error:  # noqa: BLE001 - the app must start, whatever is wrong with us
             installed[name] = f"failed: {type(error).__name__}: {error}"
             _log.warning("engram: capture %s is off: %s", name, error, exc_info=True)

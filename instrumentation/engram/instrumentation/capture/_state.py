@@ -14,11 +14,12 @@ import json
 import logging
 import math
 import pathlib
-import re
 import uuid
 from collections.abc import Mapping
 from itertools import islice
 from typing import Any, Final
+
+from engram.instrumentation.redaction import REDACTED, is_secret
 
 MOST_BYTES: Final = 16 * 1024
 _log = logging.getLogger("engram.instrumentation")
@@ -26,10 +27,6 @@ _log = logging.getLogger("engram.instrumentation")
 _MOST_DEPTH: Final = 10
 _CUT: Final = "…"
 
-_SECRET: Final = re.compile(
-    r"(?i)pass(?:word|wd|phrase)|secret|api[_-]?key|authorization|credential|private[_-]?key"
-    r"|(?:access|refresh|auth|bearer|id)[_-]?token|^token$"
-)
 _TEXTS: Final = (
     datetime.datetime, datetime.date, datetime.time, datetime.timedelta,
     decimal.Decimal, uuid.UUID, pathlib.PurePath,
@@ -114,8 +111,12 @@ def _object(value: Mapping[Any, Any], room: _Room, depth: int) -> dict[str, Any]
             told[_CUT] = f"{len(value) - len(told)} more"
             break
         name = _text(key if isinstance(key, str) else str(_plain(key, room, _MOST_DEPTH)), room)
-        told[name] = "[redacted]" if _SECRET.search(name) else _plain(value[key], room, depth + 1)
+        told[name] = REDACTED if _secret(name) else _plain(value[key], room, depth + 1)
     return told
+
+
+def _secret(name: str) -> bool:
+    return is_secret(name) and not name.lower().endswith("tokens")  # how many, in a state of models
 
 
 def _text(text: str, room: _Room) -> str:

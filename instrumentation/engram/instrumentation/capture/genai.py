@@ -116,9 +116,12 @@ def _hook() -> dict[str, Any]:
 
 
 def _disabled() -> set[str]:
-    return {
-        n.strip() for n in os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")
-    }
+    """What the user disabled; our distribution leaves to us what it disables itself."""
+    off, ours = (
+        {one.strip() for one in os.environ.get(name, "").split(",")} - {""}
+        for name in ("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "ENGRAM_DISABLED_INSTRUMENTATIONS")
+    )
+    return off - ours
 
 
 def _missing(client: _Client) -> str | None:

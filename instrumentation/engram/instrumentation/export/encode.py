@@ -3,7 +3,7 @@
 Keys, resources and scopes repeat from span to span, so their bytes are remembered.
 What comes out parses to the same message as the official encoder's; a property test says so.
 Where that encoder drops an attribute (a lone surrogate, an integer over 64 bits, a foreign type),
-the value is kept here as text. Metrics are few and go through the official encoder.
+the value is kept here as text. Metrics are in `metrics.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs import ReadableLogRecord
-    from opentelemetry.sdk.metrics.export import MetricsData
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import Event, ReadableSpan
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -51,7 +50,7 @@ _TEXTS: Final = [bytes((n + 2, 0x0A, n)) for n in range(126)]
 _INTS: Final = [bytes((2, 0x18, n)) for n in range(128)]
 """An AnyValue that holds n."""
 _HEADS: Final = {
-    tag: [tag + small for small in _SMALL] for tag in (b"J", b"2", b"\x0a", b"\x1a", b'"')
+    tag: [tag + small for small in _SMALL] for tag in (b"J", b"2", b":", b"\x0a", b"\x1a", b'"')
 }
 """A KeyValue of n bytes, up to the key, in each field that has attributes."""
 
@@ -60,7 +59,8 @@ _resources: dict[int, tuple[Resource, bytes]] = {}
 _scopes: dict[int, tuple[InstrumentationScope, bytes]] = {}
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """A base-128 number."""
     if number < 128:
         return _SMALL[number]
     if number < 16384:
@@ -75,11 +75,13 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _sized(body: bytes) -> bytes:
-    return _varint(len(body)) + body
+def sized(body: bytes) -> bytes:
+    """A message with its length in front."""
+    return varint(len(body)) + body
 
 
-def _text(value: str) -> bytes:
+def text_of(value: str) -> bytes:
+    """UTF-8, whatever is in the text."""
     try:
         return value.encode()
     except UnicodeEncodeError:
@@ -96,34 +98,34 @@ def _value(value: Any) -> bytes:
     if isinstance(value, bool):
         return b"\x10\x01" if value else b"\x10\x00"
     if isinstance(value, str):
-        return b"\x0a" + _sized(_text(value))
+        return b"\x0a" + sized(text_of(value))
     if isinstance(value, int):
         if _INT64_MIN <= value <= _INT64_MAX:
-            return b"\x18" + _varint(value & _UINT64)
+            return b"\x18" + varint(value & _UINT64)
     elif isinstance(value, float):
         return b"!" + _double(value)
     elif isinstance(value, bytes):
-        return b":" + _sized(value)
+        return b":" + sized(value)
     elif isinstance(value, Sequence):
-        body = b"".join([b"\x0a" + _sized(_value(item)) for item in value])
-        return b"*" + _sized(body)
+        body = b"".join([b"\x0a" + sized(_value(item)) for item in value])
+        return b"*" + sized(body)
     elif isinstance(value, Mapping):
         body = b"".join([b"\x0a" + _pair(str(key), item) for key, item in value.items()])
-        return b"2" + _sized(body)
-    return b"\x0a" + _sized(_text(str(value)))
+        return b"2" + sized(body)
+    return b"\x0a" + sized(text_of(str(value)))
 
 
 def _key(key: str) -> bytes:
     """What a KeyValue starts with: the key, and the tag of the value."""
     if len(_keys) >= _MEMO:
         _keys.clear()
-    known = _keys[key] = b"\x0a" + _sized(_text(key)) + b"\x12"
+    known = _keys[key] = b"\x0a" + sized(text_of(key)) + b"\x12"
     return known
 
 
 def _pair(key: str, value: Any) -> bytes:
     """A KeyValue with its length in front."""
-    return _sized((_keys.get(key) or _key(key)) + _sized(_value(value)))
+    return sized((_keys.get(key) or _key(key)) + sized(_value(value)))
 
 
 def _attributes(tag: bytes, attributes: Mapping[str, Any]) -> bytes:
@@ -135,27 +137,32 @@ def _attributes(tag: bytes, attributes: Mapping[str, Any]) -> bytes:
         start = known(key) or _key(key)
         kind = type(value)
         if kind is str:
-            text = value.encode() if value.isascii() else _text(value)
+            text = value.encode() if value.isascii() else text_of(value)
             size = len(text)
             whole = size + len(start) + 3
             if whole < 128:
                 parts += (heads[whole], start, _TEXTS[size], text)
             else:
-                inner = b"\x0a" + _varint(size)
-                outer = _varint(size + len(inner))
+                inner = b"\x0a" + varint(size)
+                outer = varint(size + len(inner))
                 whole = size + len(start) + len(inner) + len(outer)
-                parts += (tag, _varint(whole), start, outer, inner, text)
+                parts += (tag, varint(whole), start, outer, inner, text)
         elif kind is int and 0 <= value < 128:
             parts += (
-                heads[len(start) + 3] if len(start) < 125 else tag + _varint(len(start) + 3),
+                heads[len(start) + 3] if len(start) < 125 else tag + varint(len(start) + 3),
                 start,
                 _INTS[value],
             )
         elif kind is float:
-            parts += (tag, _varint(len(start) + 10), start, b"\x09!", _double(value))
+            parts += (tag, varint(len(start) + 10), start, b"\x09!", _double(value))
         else:
             parts += (tag, _pair(key, value))
     return b"".join(parts)
+
+
+def attributes_of(tag: bytes, attributes: Any) -> bytes:
+    """The same for a mapping of the SDK, which may be a locked one."""
+    return _attributes(tag, _copied(attributes))
 
 
 def _copied(attributes: Any) -> Mapping[str, Any]:
@@ -166,36 +173,36 @@ def _copied(attributes: Any) -> Mapping[str, Any]:
 # ------------------------------------------------------------------ resource and scope
 
 
-def _resource(resource: Resource) -> bytes:
+def resource_head(resource: Resource) -> bytes:
     """What a ResourceSpans or ResourceLogs starts with, and its schema url (fields 1 and 3)."""
     known = _resources.get(id(resource))
     if known is not None:
         return known[1]
     body = _attributes(b"\x0a", _copied(resource.attributes)) if resource.attributes else b""
-    encoded = b"\x0a" + _sized(body)
+    encoded = b"\x0a" + sized(body)
     if resource.schema_url:
-        encoded += b"\x1a" + _sized(_text(resource.schema_url))
+        encoded += b"\x1a" + sized(text_of(resource.schema_url))
     if len(_resources) >= _FEW:
         _resources.clear()
     _resources[id(resource)] = resource, encoded
     return encoded
 
 
-def _scope(scope: InstrumentationScope | None) -> bytes:
+def scope_head(scope: InstrumentationScope | None) -> bytes:
     """What a ScopeSpans or ScopeLogs starts with, and its schema url (fields 1 and 3)."""
     if scope is None:
         return b"\x0a\x00"
     known = _scopes.get(id(scope))
     if known is not None:
         return known[1]
-    body = b"\x0a" + _sized(_text(scope.name)) if scope.name else b""
+    body = b"\x0a" + sized(text_of(scope.name)) if scope.name else b""
     if scope.version:
-        body += b"\x12" + _sized(_text(scope.version))
+        body += b"\x12" + sized(text_of(scope.version))
     if scope.attributes:
         body += _attributes(b"\x1a", _copied(scope.attributes))
-    encoded = b"\x0a" + _sized(body)
+    encoded = b"\x0a" + sized(body)
     if scope.schema_url:
-        encoded += b"\x1a" + _sized(_text(scope.schema_url))
+        encoded += b"\x1a" + sized(text_of(scope.schema_url))
     if len(_scopes) >= _FEW:
         _scopes.clear()
     _scopes[id(scope)] = scope, encoded
@@ -211,18 +218,18 @@ def _request(records: Iterable[Any], encode: Callable[[Any], bytes]) -> bytes:
         of = id(resource), id(scope)
         group = by_object.get(of)
         if group is None:
-            scopes = groups.setdefault(_resource(resource), {})
-            group = by_object[of] = scopes.setdefault(_scope(scope), [])
+            scopes = groups.setdefault(resource_head(resource), {})
+            group = by_object[of] = scopes.setdefault(scope_head(scope), [])
         body = encode(record)
-        group += (b"\x12" + _varint(len(body)), body)
+        group += (b"\x12" + varint(len(body)), body)
     request = []
-    for resource_head, scopes in groups.items():
-        parts = [resource_head]
-        for scope_head, group in scopes.items():
-            body = scope_head + b"".join(group)
-            parts += (b"\x12", _varint(len(body)), body)
+    for head, scopes in groups.items():
+        parts = [head]
+        for start, group in scopes.items():
+            body = start + b"".join(group)
+            parts += (b"\x12", varint(len(body)), body)
         body = b"".join(parts)
-        request += [b"\x0a", _varint(len(body)), body]
+        request += [b"\x0a", varint(len(body)), body]
     return b"".join(request)
 
 
@@ -248,25 +255,25 @@ def _span(span: ReadableSpan) -> bytes:
         parts += (b'"\x08', parent.span_id.to_bytes(8, "big"))
         if parent.is_remote:
             flags = _FLAGS_REMOTE
-    name = _text(span.name)
-    parts += (b"*", _varint(len(name)), name, _KINDS[id(span.kind)])
+    name = text_of(span.name)
+    parts += (b"*", varint(len(name)), name, _KINDS[id(span.kind)])
     parts.append(_times(0x39, span.start_time or 0, 0x41, span.end_time or 0))
     attributes = span.attributes
     if attributes:
         parts.append(_attributes(b"J", _copied(attributes)))
     if dropped := span.dropped_attributes:
-        parts.append(b"P" + _varint(dropped))
+        parts.append(b"P" + varint(dropped))
     # The public properties copy under a lock, for 3 us, what is mostly nothing.
     if getattr(span, "_events", True):
         for event in span.events:
-            parts.append(b"Z" + _sized(_event(event)))
+            parts.append(b"Z" + sized(_event(event)))
     if dropped := span.dropped_events:
-        parts.append(b"`" + _varint(dropped))
+        parts.append(b"`" + varint(dropped))
     if getattr(span, "_links", True):
         for link in span.links:
-            parts.append(b"j" + _sized(_link(link)))
+            parts.append(b"j" + sized(_link(link)))
     if dropped := span.dropped_links:
-        parts.append(b"p" + _varint(dropped))
+        parts.append(b"p" + varint(dropped))
     status = span.status
     if status is not None:
         parts.append(_status(status) if status.description else _STATUS[id(status.status_code)])
@@ -276,22 +283,22 @@ def _span(span: ReadableSpan) -> bytes:
 
 def _trace_state(context: SpanContext) -> bytes:
     text = ",".join([f"{key}={value}" for key, value in context.trace_state.items()])
-    return b"\x1a" + _sized(_text(text))
+    return b"\x1a" + sized(text_of(text))
 
 
 def _status(status: Status) -> bytes:
-    body = b"\x12" + _sized(_text(status.description or ""))
+    body = b"\x12" + sized(text_of(status.description or ""))
     if code := status.status_code.value:
-        body += b"\x18" + _varint(code)
-    return b"z" + _sized(body)
+        body += b"\x18" + varint(code)
+    return b"z" + sized(body)
 
 
 def _event(event: Event) -> bytes:
-    body = _fixed64(9, event.timestamp or 0) + b"\x12" + _sized(_text(event.name))
+    body = _fixed64(9, event.timestamp or 0) + b"\x12" + sized(text_of(event.name))
     if event.attributes:
         body += _attributes(b"\x1a", _copied(event.attributes))
     if dropped := event.dropped_attributes:
-        body += b" " + _varint(dropped)
+        body += b" " + varint(dropped)
     return body
 
 
@@ -304,12 +311,12 @@ def _link(link: Link) -> bytes:
     if link.attributes:
         body += _attributes(b'"', _copied(link.attributes))
     if dropped := link.dropped_attributes:
-        body += b"(" + _varint(dropped)
+        body += b"(" + varint(dropped)
     flags = _HAS_IS_REMOTE | (_IS_REMOTE if context.is_remote else 0)
     return body + b"5" + flags.to_bytes(4, "little")
 
 
-# ------------------------------------------------------------------ logs and metrics
+# ------------------------------------------------------------------ logs
 
 
 def encode_logs(records: Iterable[ReadableLogRecord]) -> bytes:
@@ -323,15 +330,15 @@ def _log(readable: ReadableLogRecord) -> bytes:
     if record.timestamp:
         body = _fixed64(9, record.timestamp)
     if record.severity_number is not None and record.severity_number.value:
-        body += b"\x10" + _varint(record.severity_number.value)
+        body += b"\x10" + varint(record.severity_number.value)
     if record.severity_text:
-        body += b"\x1a" + _sized(_text(record.severity_text))
-    body += b"*" + _sized(_value(record.body))
+        body += b"\x1a" + sized(text_of(record.severity_text))
+    body += b"*" + sized(_value(record.body))
     attributes = record.attributes
     if attributes:
         body += _attributes(b"2", _copied(attributes))
     if dropped := readable.dropped_attributes:
-        body += b"8" + _varint(dropped)
+        body += b"8" + varint(dropped)
     if record.trace_flags:
         body += b"E" + int(record.trace_flags).to_bytes(4, "little")
     if record.trace_id:
@@ -341,16 +348,17 @@ def _log(readable: ReadableLogRecord) -> bytes:
     if record.observed_timestamp:
         body += _fixed64(0x59, record.observed_timestamp)
     if record.event_name:
-        body += b"b" + _sized(_text(record.event_name))
+        body += b"b" + sized(text_of(record.event_name))
     return body
 
 
-def encode_metrics(data: MetricsData) -> bytes:
-    """An ExportMetricsServiceRequest."""
-    from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
-
-    raw: bytes = encode_metrics(data).SerializeToString()
-    return raw
-
-
-__all__ = ["encode_logs", "encode_metrics", "encode_spans"]
+__all__ = [
+    "attributes_of",
+    "encode_logs",
+    "encode_spans",
+    "resource_head",
+    "scope_head",
+    "sized",
+    "text_of",
+    "varint",
+]

@@ -32,8 +32,8 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from engram.exporters.sdk import encode
-from engram.exporters.sdk.encode import encode_logs, encode_spans
+from engram.instrumentation.export import encode
+from engram.instrumentation.export.encode import encode_logs, encode_spans
 
 _MANY = settings(
     max_examples=80,

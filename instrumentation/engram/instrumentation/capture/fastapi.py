@@ -1,0 +1,171 @@
+"""What a request wants, before the work begins: it is remembered even when the process dies in it.
+
+FastAPI reports by itself since 0.142 (`fastapi.telemetry`); older releases are reported by
+OpenTelemetry's instrumentor. Both are read at the same moment, when the body is parsed and the
+first dependency is about to run, so both give the same event.
+It carries the identity of the server span, whose memory it becomes: one request, one intent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, Final
+
+from opentelemetry import trace
+from opentelemetry._logs import SeverityNumber, get_logger
+from opentelemetry.context import Context, get_current
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+from opentelemetry.trace import SpanKind
+
+from engram.instrumentation.redaction import as_json
+
+EVENT: Final = "engram.request_intent"
+_BODY_CHARACTERS: Final = 4096
+
+_server: ContextVar[Span | None] = ContextVar("engram.server_span", default=None)
+"""The span of the request that is being served: a middleware of the app may have its own since."""
+_installed = False
+
+
+def install() -> str:
+    """Listen to the spans of FastAPI, or to its dependencies where it has none."""
+    global _installed
+    from engram.instrumentation.distro import native_fastapi
+
+    native = native_fastapi()
+    if not _installed:
+        _installed = True
+        provider: Any = trace.get_tracer_provider()
+        if hasattr(provider, "add_span_processor"):
+            provider.add_span_processor(Requests())
+        if not native:
+            import wrapt
+
+            wrapt.register_post_import_hook(_wrap_older, "fastapi.routing")
+    return "on: fastapi.telemetry" if native else "on: when FastAPI is imported"
+
+
+class Requests(SpanProcessor):
+    """Sees requests begin."""
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Remember the server span, and tell the intent when FastAPI has parsed the request."""
+        if span.kind is SpanKind.SERVER:
+            _server.set(span)
+        elif span.name == "fastapi.dependencies":
+            try:
+                from fastapi.telemetry import get_telemetry_data
+
+                data = get_telemetry_data(parent_context)
+                if data is not None and data.request is not None:
+                    tell(data.request, data.body, parent_context)
+            except Exception:  # noqa: BLE001, S110 - the request must go on
+                pass
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Nothing."""
+
+    def shutdown(self) -> None:
+        """Nothing."""
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Nothing is kept here."""
+        return True
+
+
+def _wrap_older(routing: Any) -> None:
+    original: Callable[..., Any] = routing.solve_dependencies
+
+    async def solve_dependencies(*args: Any, **kwargs: Any) -> Any:
+        try:
+            request = kwargs.get("request")
+            if request is not None and request.scope.get("type") == "http":
+                body = kwargs.get("body")
+                # A sentinel of FastAPI or Pydantic, where there is no body.
+                missing = type(body).__name__ in ("UndefinedType", "PydanticUndefinedType")
+                tell(request, None if missing else body)
+        except Exception:  # noqa: BLE001, S110 - the request must go on
+            pass
+        return await original(*args, **kwargs)
+
+    routing.solve_dependencies = solve_dependencies
+
+
+def tell(request: Any, body: Any, context: Context | None = None) -> None:
+    """Emit the intent of a request, and complete its server span."""
+    context = get_current() if context is None else context
+    span = trace.get_current_span(context)
+    server = _server.get()
+    if server is None or server.context.trace_id != span.get_span_context().trace_id:
+        if not isinstance(span, Span) or span.kind is not SpanKind.SERVER:
+            return
+        server = span
+    scope, headers = request.scope, request.headers
+    attributes: dict[str, Any] = {
+        "http.request.method": scope.get("method", ""),
+        "http.route": _route(server) or getattr(scope.get("route"), "path_format", None),
+        "url.path": scope.get("path"),
+        "server.address": (server.attributes or {}).get("server.address"),
+        "user_agent.original": headers.get("user-agent"),
+        "client.address": request.client.host if request.client else None,
+        "user.id": _user(scope) or headers.get("x-user-id"),
+        "session.id": headers.get("x-session-id"),
+    }
+    attributes = {name: value for name, value in attributes.items() if value}
+    for name in ("user_agent.original", "client.address", "user.id", "session.id"):
+        if name in attributes and name not in (server.attributes or {}):
+            server.set_attribute(name, attributes[name])
+    if arguments := {**_query(request), **scope.get("path_params", {})}:
+        attributes["engram.request.arguments"] = as_json(arguments)
+    if body is not None:
+        attributes["engram.request.body"] = as_json(_plain(body), _BODY_CHARACTERS)
+    get_logger("engram.fastapi").emit(
+        timestamp=time.time_ns(),
+        context=trace.set_span_in_context(server, context),
+        severity_number=SeverityNumber.INFO,
+        event_name=EVENT,
+        attributes=attributes,
+    )
+
+
+def _route(server: Span) -> Any:
+    return (server.attributes or {}).get("http.route")
+
+
+def _query(request: Any) -> dict[str, Any]:
+    if not request.scope.get("query_string"):
+        return {}
+    found: dict[str, Any] = {}
+    for name, value in request.query_params.multi_items()[:50]:
+        before = found.get(name)
+        found[name] = value if before is None else [*_listed(before), value]
+    return found
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _plain(body: Any) -> Any:
+    """A form as a mapping; a file in it by its name."""
+    if hasattr(body, "multi_items"):
+        return {
+            name: getattr(value, "filename", None) or value for name, value in body.multi_items()
+        }
+    return body
+
+
+def _user(scope: Any) -> str:
+    """Who an authentication middleware found, as Starlette keeps it."""
+    try:
+        user = scope.get("user")
+        if user is not None and getattr(user, "is_authenticated", False):
+            return str(getattr(user, "identity", "") or user.display_name)[:256]
+    except Exception:  # noqa: BLE001, S110 - a user class of the app's own
+        pass
+    return ""
+
+
+__all__ = ["EVENT", "Requests", "install", "tell"]

@@ -1,0 +1,72 @@
+"""Values of an app made small and harmless, before they leave it.
+
+What must not be stored is replaced here by the name of its field; the collector replaces what can
+be recognised by its look. Cost is bounded by what is kept, not by what was given.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+REDACTED: Final = "[REDACTED]"
+_SECRET: Final = re.compile(
+    r"pass(?:word|wd|phrase|code)?$|^pwd$|secret|token|api[-_]?key|authori[sz]ation|cookie"
+    r"|credential|private[-_]?key|card[-_]?(?:number|no)|^cv[vc]2?$|^ssn$|^pin$|^otp$|signature",
+    re.IGNORECASE,
+)
+_LONGEST: Final = 1000
+_ITEMS: Final = 50
+_DEPTH: Final = 6
+
+
+def is_secret(name: str) -> bool:
+    """Whether a field of this name is never kept."""
+    return _SECRET.search(name) is not None
+
+
+def as_json(value: Any, limit: int = 4096) -> str:
+    """JSON of at most about this many characters; never raises for what a value is."""
+    left = [limit]
+    return json.dumps(_small(value, left, _DEPTH), ensure_ascii=False, default=str)[: 2 * limit]
+
+
+def _small(value: Any, left: list[int], depth: int) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        left[0] -= 8
+        return value
+    if isinstance(value, bytes | bytearray):
+        value = bytes(value[:_LONGEST]).decode("utf-8", "replace")
+    if isinstance(value, str):
+        size = max(min(_LONGEST, left[0]), 0)
+        left[0] -= min(len(value), size)
+        return value if len(value) <= size else f"{value[:size]}… ({len(value)} characters)"
+    if depth <= 0 or left[0] <= 0:
+        return "…"
+    if isinstance(value, Mapping):
+        kept: dict[str, Any] = {}
+        for name in value:
+            if len(kept) >= _ITEMS or left[0] <= 0:
+                kept["…"] = f"{len(value) - len(kept)} more"
+                break
+            text = str(name)[:100]
+            left[0] -= len(text)
+            kept[text] = REDACTED if is_secret(text) else _small(value[name], left, depth - 1)
+        return kept
+    if isinstance(value, Sequence | set | frozenset):
+        some: list[Any] = []
+        for item in value:
+            if len(some) >= _ITEMS or left[0] <= 0:
+                some.append(f"… {len(value) - len(some)} more")
+                break
+            some.append(_small(item, left, depth - 1))
+        return some
+    dump = getattr(value, "model_dump", None)
+    if callable(dump):
+        return _small(dump(), left, depth - 1)
+    return f"<{type(value).__name__}>"
+
+
+__all__ = ["REDACTED", "as_json", "is_secret"]
