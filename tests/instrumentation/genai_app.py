@@ -189,6 +189,19 @@ def custom_agent() -> None:
         turn.answered("zebra two orders are open")
 
 
+def plain_otel() -> None:
+    with tracer.start_as_current_span("invoke_agent AUREA") as span:
+        said = [{"role": "assistant", "parts": [{"type": "text", "content": "told by OTel"}]}]
+        span.set_attributes(
+            {
+                "gen_ai.operation.name": "invoke_agent",
+                "gen_ai.agent.name": "AUREA",
+                "gen_ai.conversation.id": "talk-3",
+                "gen_ai.output.messages": json.dumps(said),
+            }
+        )
+
+
 def plain_http() -> None:
     import httpx
 
@@ -200,7 +213,7 @@ CALLS: list[Callable[[], Any]] = [
     openai_error, openai_responses, openai_responses_stream, openai_embeddings,
     anthropic_messages, anthropic_stream, anthropic_async_stream, anthropic_tool, anthropic_error,
     anthropic_native, gemini_generate, gemini_stream, gemini_async, gemini_error,
-    aurea_turn, custom_agent, plain_http,
+    aurea_turn, custom_agent, plain_otel, plain_http,
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Annotated, Any
 
-from opentelemetry import trace
+from opentelemetry import _logs, trace
 from tests.instrumentation import providers
 from typing_extensions import TypedDict
 
@@ -257,7 +257,21 @@ async def asynchronous(case: Callable[[], Any]) -> None:
         await case()
 
 
+def die() -> None:
+    """Be gone in a node, as by a signal: nothing is flushed but the node's own event."""
+
+    def fatal(state: State) -> State:
+        _logs.get_logger_provider().force_flush()  # type: ignore[attr-defined]
+        sys.stdout.write(json.dumps({"traces": {}, "service": "graphs"}))
+        sys.stdout.flush()
+        os._exit(9)
+
+    line(("fatal", fatal)).invoke({"q": "zebra last words", "xs": []})
+
+
 def main() -> None:
+    if "DIE" in os.environ:
+        die()
     for case in CASES:
         if asyncio.iscoroutinefunction(case):
             asyncio.run(asynchronous(case))

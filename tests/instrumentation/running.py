@@ -41,7 +41,9 @@ class Ran:
         return only
 
 
-def run(app: str, folder: Path, *, zero_code: bool = False, **environment: str) -> Ran:
+def run(
+    app: str, folder: Path, *, zero_code: bool = False, code: int = 0, **environment: str
+) -> Ran:
     """Run a program of this folder until it ends; what it prints last is JSON with its traces.
 
     With `zero_code` under `engram run`, otherwise the program sets its providers up.
@@ -66,7 +68,7 @@ def run(app: str, folder: Path, *, zero_code: bool = False, **environment: str) 
             text=True,
             timeout=120,
         )
-        assert done.returncode == 0, done.stderr[-4000:]
+        assert done.returncode == code, done.stderr[-4000:]
         assert "Traceback" not in done.stderr, done.stderr[-4000:]
         said = json.loads(done.stdout.splitlines()[-1])
         names = {trace: case for case, trace in said["traces"].items()}

@@ -25,6 +25,7 @@ EXPECTED = {
     **dict.fromkeys(("openai_error", "anthropic_error", "gemini_error"), FAILED),
     "aurea_turn": ["ai_response", *TURN, "user_interaction"],
     "custom_agent": [*TURN, "user_interaction"],
+    "plain_otel": TURN,
     "plain_http": ["api_call"],
 }  # fmt: skip
 

@@ -61,7 +61,7 @@ def test_entry_outcome_and_difference(ran: Ran) -> None:
         n for n in ran.of("two_nodes", "langgraph_node") if n["attributes"]["node"] == "plan"
     ]
     entry = json.loads(plan["attributes"]["entry_state"])
-    assert entry == {"q": "zebra", "xs": [], "password": "[REDACTED]"}
+    assert entry == {"q": "zebra", "xs": [], "password": "[redacted]"}
     assert plan["attributes"]["step"] == 1
     assert plan["conversation_id"] == "t-1"
     (done,) = [n for n in ran.of("two_nodes", "langgraph_outcome") if n["attributes"]["step"] == 1]
@@ -168,6 +168,23 @@ def test_content_off(tmp_path: Path) -> None:
     )
     assert not found("entry_state", ran.home)
     assert not found("planned", ran.home)
+
+
+def test_a_node_is_remembered_when_the_program_dies_in_it(tmp_path: Path) -> None:
+    """Its event left when it began; there is no outcome, because there was none."""
+    ran = run("langgraph_app.py", tmp_path, code=9, DIE="1")
+    (node,) = (one for rows in ran.memories.values() for one in rows)
+    assert (node["type"], node["title"]) == ("langgraph_node", "fatal: enter (step 1)")
+    assert json.loads(node["attributes"]["entry_state"])["q"] == "zebra last words"
+
+
+def test_secrets_do_not_leave_the_app() -> None:
+    """Fields of such names are masked before they are sent; how many tokens is no secret."""
+    told = json.loads(dump({"a": [{"api_key": "k", "Password": {"x": 1}}], "max_tokens": 5}))
+    assert told == {
+        "a": [{"api_key": "[REDACTED]", "Password": "[REDACTED]"}],
+        "max_tokens": 5,
+    }
 
 
 VALUES = st.recursive(
