@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.instrumentation.running import Ran, run
+from tests.instrumentation.programs import Ran, run
 
 ASKED = ["ai_response", "user_interaction"]
 FAILED = ["ai_response", "system_error", "user_interaction"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.instrumentation.running import Ran, run
+from tests.instrumentation.programs import Ran, run
 
 from engram.instrumentation.capture._state import MOST_BYTES, difference, dump
 

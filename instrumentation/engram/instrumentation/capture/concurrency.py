@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any, Final
 
+import wrapt
 from opentelemetry import trace
 from opentelemetry._logs import SeverityNumber, get_logger
 from opentelemetry.context import Context, attach, detach, get_current
@@ -109,18 +110,24 @@ def _tell(error: BaseException, name: str, context: Context | None) -> None:
 
 
 def _watch_tasks() -> None:
-    _note_context(asyncio.BaseEventLoop)
-    original = asyncio.BaseEventLoop.call_exception_handler
+    _watch_loop(asyncio.BaseEventLoop, told=True)
+    # No instrumentor tells what is lost in uvloop: there the loop's own log line does.
+    wrapt.register_post_import_hook(lambda uvloop: _watch_loop(uvloop.Loop, told=False), "uvloop")
+
+
+def _watch_loop(loop: Any, *, told: bool) -> None:
+    _note_context(loop)
+    original = loop.call_exception_handler
 
     @functools.wraps(original)
-    def call_exception_handler(self: asyncio.BaseEventLoop, context: dict[str, Any]) -> None:
-        with _Told(context):
+    def call_exception_handler(self: Any, context: dict[str, Any]) -> None:
+        with _Told(context, told=told):
             original(self, context)
 
-    asyncio.BaseEventLoop.call_exception_handler = call_exception_handler  # type: ignore[method-assign]
+    loop.call_exception_handler = call_exception_handler
 
 
-def _note_context(loop: type[asyncio.BaseEventLoop]) -> None:
+def _note_context(loop: Any) -> None:
     original = loop.create_task
 
     @functools.wraps(original)
@@ -132,20 +139,20 @@ def _note_context(loop: type[asyncio.BaseEventLoop]) -> None:
                 setattr(task, _CONTEXT, context)
         return task
 
-    loop.create_task = create_task  # type: ignore[method-assign]
+    loop.create_task = create_task
 
 
 class _Told:
     """In the trace of the task that failed, while the loop tells it."""
 
-    def __init__(self, said: dict[str, Any]) -> None:
+    def __init__(self, said: dict[str, Any], *, told: bool) -> None:
         failed = said.get("task") or said.get("future")
         self._context = getattr(failed, _CONTEXT, None)
-        self._lost = isinstance(said.get("exception"), Exception)
+        self._told = told and isinstance(said.get("exception"), Exception)
 
     def __enter__(self) -> None:
         self._token = attach(self._context) if self._context is not None else None
-        self._flag = handling.set(self._lost)
+        self._flag = handling.set(self._told)
 
     def __exit__(self, *_: object) -> None:
         handling.reset(self._flag)

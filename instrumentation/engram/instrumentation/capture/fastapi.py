@@ -8,11 +8,13 @@ It carries the identity of the server span, whose memory it becomes: one request
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Final
 
+import wrapt
 from opentelemetry import trace
 from opentelemetry._logs import SeverityNumber, get_logger
 from opentelemetry.context import Context, get_current
@@ -24,8 +26,9 @@ from engram.instrumentation.redaction import as_json
 EVENT: Final = "engram.request_intent"
 _BODY_CHARACTERS: Final = 4096
 
-_server: ContextVar[Span | None] = ContextVar("engram.server_span", default=None)
+serving: ContextVar[Span | None] = ContextVar("engram.server_span", default=None)
 """The span of the request that is being served: a middleware of the app may have its own since."""
+_asgi: ContextVar[Any] = ContextVar("engram.asgi_scope", default=None)
 _installed = False
 
 
@@ -40,9 +43,9 @@ def install() -> str:
         provider: Any = trace.get_tracer_provider()
         if hasattr(provider, "add_span_processor"):
             provider.add_span_processor(Requests())
-        if not native:
-            import wrapt
-
+        if native:
+            wrapt.register_post_import_hook(_wrap_app, "fastapi.applications")
+        else:
             wrapt.register_post_import_hook(_wrap_older, "fastapi.routing")
     return "on: fastapi.telemetry" if native else "on: when FastAPI is imported"
 
@@ -53,7 +56,8 @@ class Requests(SpanProcessor):
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Remember the server span, and tell the intent when FastAPI has parsed the request."""
         if span.kind is SpanKind.SERVER:
-            _server.set(span)
+            serving.set(span)
+            _complete(span)
         elif span.name == "fastapi.dependencies":
             try:
                 from fastapi.telemetry import get_telemetry_data
@@ -73,6 +77,29 @@ class Requests(SpanProcessor):
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Nothing is kept here."""
         return True
+
+
+def _wrap_app(applications: Any) -> None:
+    """Its own telemetry does not say who called; the instrumentor of the older ones does."""
+    original: Callable[..., Any] = applications.FastAPI.__call__
+
+    async def call(self: Any, scope: Any, receive: Any, send: Any) -> None:
+        _asgi.set(scope)
+        await original(self, scope, receive, send)
+
+    applications.FastAPI.__call__ = call
+
+
+def _complete(span: Span) -> None:
+    scope = _asgi.get()
+    if scope is None or scope.get("type") != "http":
+        return
+    with contextlib.suppress(Exception):  # the request must go on
+        if scope.get("client"):
+            span.set_attribute("client.address", scope["client"][0])
+        for name, value in scope.get("headers", ()):
+            if name == b"user-agent":
+                span.set_attribute("user_agent.original", value.decode("latin-1")[:512])
 
 
 def _wrap_older(routing: Any) -> None:
@@ -97,7 +124,7 @@ def tell(request: Any, body: Any, context: Context | None = None) -> None:
     """Emit the intent of a request, and complete its server span."""
     context = get_current() if context is None else context
     span = trace.get_current_span(context)
-    server = _server.get()
+    server = serving.get()
     if server is None or server.context.trace_id != span.get_span_context().trace_id:
         if not isinstance(span, Span) or span.kind is not SpanKind.SERVER:
             return
@@ -168,4 +195,4 @@ def _user(scope: Any) -> str:
     return ""
 
 
-__all__ = ["EVENT", "Requests", "install", "tell"]
+__all__ = ["EVENT", "Requests", "install", "serving", "tell"]

@@ -8,15 +8,21 @@ whatever the app's loggers call. What the app prints is what it printed before.
 
 from __future__ import annotations
 
+import copy
 import logging
 from typing import Any, Final
 
+from opentelemetry import trace
+from opentelemetry.context import attach, detach
+
 from engram.instrumentation.capture.concurrency import handling
+from engram.instrumentation.capture.fastapi import serving
 
 _BELOW_WARNING: Final = ("httpx", "httpcore", "urllib3", "uvicorn.access", "gunicorn.access")
 """Said by a span already, with its query redacted."""
 _NEVER: Final = ("opentelemetry", "engram")
 """What telemetry says of itself, would make more telemetry."""
+_SERVERS: Final = frozenset({"uvicorn.error", "gunicorn.error", "hypercorn.error"})
 _SEEN: Final = 512
 
 _installed = False
@@ -60,11 +66,28 @@ def _call_beside(handler: logging.Handler) -> None:
                 and record.levelno >= wanted_from(record.name)
                 and not (handling.get() and record.name == "asyncio")
             ):
-                handler.handle(record)
+                _handle(handler, record)
         except Exception:  # noqa: BLE001, S110 - a log line must not end the app
             pass
 
     logging.Logger.callHandlers = callHandlers  # type: ignore[method-assign]
+
+
+def _handle(handler: logging.Handler, record: logging.LogRecord) -> None:
+    """A server logs what a request died of when its span is no longer current: put it back."""
+    server = serving.get() if record.exc_info and record.name in _SERVERS else None
+    if server is None or trace.get_current_span().get_span_context().is_valid:
+        handler.handle(record)
+        return
+    route = (server.attributes or {}).get("http.route")
+    if route is not None:
+        record = copy.copy(record)
+        record.__dict__["http.route"] = route
+    token = attach(trace.set_span_in_context(server))
+    try:
+        handler.handle(record)
+    finally:
+        detach(token)
 
 
 def _only_ours(logger: logging.Logger) -> bool:
