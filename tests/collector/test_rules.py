@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from google.protobuf import json_format
 from tests.collector.test_cli import call
+from tests.exporters import remembering
 from tests.exporters.test_rederive import fill, memories, telemetry
 from tests.telemetry import request, shop_traces
 
@@ -170,6 +171,25 @@ def test_the_version_is_of_the_content() -> None:
     off = version_of("    disabled: [api_call]\n")
     assert off == version_of("    rules_file: mine.yaml\n", "disabled: [api_call]")
     assert len({none, file, changed, off}) == 4
+
+
+def test_the_assistant_has_the_name_of_the_setting() -> None:
+    """Turns of the agent of this name, special characters and all, are the assistant's."""
+    none = version_of("    retention: 0\n")
+    assert version_of("    assistant: aurea\n") == none, "in any case"
+    made = Rules.load([dict(one) for one in rules.rules_of(write("    assistant: Nova (2.0)\n"))])
+    assert made.version != none
+
+    def turns(rules_: Rules, agent: str) -> int:
+        said = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": agent,
+                "gen_ai.conversation.id": "c"}  # fmt: skip
+        found = remembering.made_of([remembering.request([remembering.span(said)])], rules_)
+        return sum(type_ == "aurea_conversation" for type_ in found["type"])
+
+    assert [turns(made, name) for name in ("NOVA (2.0)", "AUREA", "Nova 2x0")] == [1, 0, 0]
+    assert turns(Rules.load(), "AUREA") == 1
+    with pytest.raises(ConfigError, match="must be the name of an agent"):
+        write("    assistant: ' '\n")
 
 
 def test_config_validate_checks_rules(engram: object) -> None:

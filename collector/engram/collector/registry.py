@@ -247,6 +247,9 @@ class MemoryExporter:
     disabled: tuple[str, ...] = ()
     """Built-in rules to switch off, by name; `engram rules list` shows them."""
 
+    assistant: str = "AUREA"
+    """The agent whose turns are aurea_response and aurea_conversation, by name in any case."""
+
     retention: timedelta = timedelta(0)
     """Records older than this are deleted. 0 keeps them forever."""
 
@@ -259,6 +262,8 @@ class MemoryExporter:
     def problems(self) -> Iterator[str]:
         """Say what is wrong."""
         yield from _at_least(16, max_wal_mib=self.max_wal_mib)
+        if not self.assistant.strip():
+            yield "assistant: must be the name of an agent"
         if self.retention < timedelta(0):
             yield "retention: must be 0 (forever) or more"
         if self.compact_interval < timedelta(seconds=1):

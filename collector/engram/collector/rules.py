@@ -28,6 +28,9 @@ from engram.exporters.errors import ConfigError
 _FILE_KEYS: Final = ("rules", "disabled")
 _STEP: Final = re.compile(r"\.([^.\[\]:\s]+)|\[(\d+)\]")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
+_SPECIAL: Final = re.compile(
+    r"[][\\.+*?()|{}^$#&~-]"
+)  # what Rust's `regex` reads as more than itself
 _Path = tuple[str | int, ...]
 
 
@@ -116,7 +119,7 @@ def rules_of(config: Config) -> tuple[Mapping[str, Any], ...]:
     given, problems = _given(config)
     if problems:
         raise ConfigError(problems)
-    return tuple(one.rule for one in given)
+    return (*(one.rule for one in given), *_assistant(config))
 
 
 def check(config: Config) -> None:
@@ -126,7 +129,7 @@ def check(config: Config) -> None:
         ConfigError: with every problem, each with its file and line.
     """
     given, problems = _given(config)
-    if not given and not problems:
+    if not given and not problems and not _assistant(config):
         return
     from engram.exporters.rules.load import load
     from engram.exporters.rules.trial import trial
@@ -134,7 +137,7 @@ def check(config: Config) -> None:
     for one in given:
         problems += _style(one)
     try:
-        rules = load([one.rule for one in given])
+        rules = load([*(one.rule for one in given), *map(dict, _assistant(config))])
     except ConfigError as error:
         problems += [_placed(problem, given) for problem in error.problems]
     else:
@@ -166,6 +169,16 @@ def _given(config: Config) -> tuple[list[_Given], list[str]]:
     problems += _twice(given)
     problems += _switched_off(disabled, given)
     return given, problems
+
+
+def _assistant(config: Config) -> tuple[Mapping[str, Any], ...]:
+    """The condition `assistant` with the configured name, where that is another one."""
+    memory = config.settings(Kind.EXPORTER, "memory", MemoryExporter)
+    if memory is None or memory.assistant.lower() == MemoryExporter().assistant.lower():
+        return ()
+    name = _SPECIAL.sub(r"\\\g<0>", memory.assistant)
+    condition = {"value": "agent", "matches": f"^(?i:{name})$"}
+    return ({"name": "assistant", "condition": condition},)
 
 
 def _file(

@@ -46,10 +46,7 @@ _OURS_DISABLED: Final = "ENGRAM_DISABLED_INSTRUMENTATIONS"
 """Which of the disabled ones we disabled: a child process must not take them for the user's."""
 
 _UNCAPPED: Final = {
-    "anthropic": "anthropic",
     "celery": "celery",
-    "google-genai": "google.genai",
-    "openai": "openai",
     "sqlalchemy": "sqlalchemy",
 }
 """Instrumentors that work with releases beyond the ones they name, and the module to wait for."""
@@ -151,6 +148,9 @@ def _set_defaults(environment: Any) -> None:
     if native_fastapi() and "fastapi" not in users:
         ours.add("fastapi")
         instrumentors["fastapi"] = "off: FastAPI reports by itself (fastapi.telemetry)"
+    for name in {"openai", "anthropic", "google-genai"} - users:
+        ours.add(name)  # the capture `genai` waits for the app to import them
+        instrumentors[name] = "left to the capture genai"
     for name in _UNCAPPED:
         if name not in users and "*" not in users and _capped(name):
             ours.add(name)

@@ -581,7 +581,8 @@ def enrichment() -> str:
 def load(extra: list[dict[str, Any]] | None = None) -> RuleSet:
     """The shipped rules and an operator's own.
 
-    An extra rule takes the place of a shipped one of the same name, or is added behind them.
+    An extra rule takes the place of a shipped one of the same name, or is added behind them;
+    `{name, condition}` takes the place of the shipped condition of that name.
     Raises `ConfigError` with everything that is wrong.
     """
     document: dict[str, Any] = yaml.safe_load(shipped())
@@ -590,7 +591,9 @@ def load(extra: list[dict[str, Any]] | None = None) -> RuleSet:
     parser = _Parser()
     for i, rule in enumerate(extra or []):
         name = rule.get("name") if isinstance(rule, dict) else None
-        if isinstance(name, str) and set(rule) <= {"name", "enabled"} and name in raw_rules:
+        if name in document["conditions"] and set(rule) == {"name", "condition"}:
+            document["conditions"][name] = rule["condition"]
+        elif isinstance(name, str) and set(rule) <= {"name", "enabled"} and name in raw_rules:
             raw_rules[name] = {**raw_rules[name], **rule}  # only switched off or on
         else:
             raw_rules[name if isinstance(name, str) else f"extra[{i}]"] = rule
