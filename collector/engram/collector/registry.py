@@ -148,8 +148,8 @@ class HttpServer:
     cors: Cors | None = None
     """Which web pages may send besides those of `browser`; null is none."""
 
-    browser: Browser | None = field(default_factory=Browser)
-    """The door for web pages, and `GET /engram.js`; null closes it."""
+    browser: Browser = field(default_factory=Browser)
+    """The door for web pages, and `GET /engram.js`."""
 
     def problems(self) -> Iterator[str]:
         """Say what is wrong."""
