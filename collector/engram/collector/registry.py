@@ -105,6 +105,37 @@ class Cors:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Browser:
+    """What web pages may send, and how much. All of it is stored with trust `browser`."""
+
+    allowed_origins: tuple[str, ...] = (
+        "http://localhost",
+        "http://localhost:*",
+        "http://127.0.0.1",
+        "http://127.0.0.1:*",
+    )
+    """Origins of pages that may send; `*` stands for any text."""
+
+    keys: tuple[str, ...] = ()
+    """Ingest-only keys, as header `engram-key`. When there are any, a page must send one."""
+
+    max_request_bytes: Size = Size(256 * 1024)
+    """The largest request of a page, as sent and inflated."""
+
+    rate_per_minute: int = 600
+    """Requests per address and minute; beyond, 429."""
+
+    def problems(self) -> Iterator[str]:
+        """Say what is wrong."""
+        yield from Cors(allowed_origins=self.allowed_origins).problems()
+        yield from _at_least(1024, max_request_bytes=self.max_request_bytes)
+        yield from _at_least(1, rate_per_minute=self.rate_per_minute)
+        for at, key in enumerate(self.keys):
+            if not re.fullmatch(r"[!-~]{16,256}", key):
+                yield f"keys[{at}]: a key has 16 to 256 visible ASCII characters and no spaces"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HttpServer:
     """OTLP over HTTP: protobuf and JSON, plain, gzip, zstd or deflate."""
 
@@ -115,7 +146,10 @@ class HttpServer:
     """The largest request as sent. Inflated, the larger of the two limits holds; for JSON this."""
 
     cors: Cors | None = None
-    """Which web pages may send; null is none."""
+    """Which web pages may send besides those of `browser`; null is none."""
+
+    browser: Browser = field(default_factory=Browser)
+    """The door for web pages, and `GET /engram.js`."""
 
     def problems(self) -> Iterator[str]:
         """Say what is wrong."""

@@ -24,7 +24,7 @@ import uvicorn
 from google.rpc.code_pb2 import Code
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from engram.collector.registry import Cors
+from engram.collector.registry import Browser, Cors
 from engram.exporters.errors import Overloaded, TooLarge
 from engram.exporters.inflate import InflatingWalker, TopLevelWalker, Walker, inflate
 from engram.exporters.otlp.json import to_protobuf
@@ -32,6 +32,7 @@ from engram.exporters.otlp.json_walker import JsonWalker
 from engram.exporters.signals import Admission, Encoding, Intake, Signal
 
 from .answers import as_json, response
+from .browser import Rate, knows, marked, served
 from .cors import CorsPolicy, Headers
 from .endpoint import endpoint_problems, listen
 from .listening import ListeningReceiver
@@ -108,6 +109,9 @@ class OtlpHttpConfig:
 
     cors: Cors | None = None
     """Which web pages may send; None is none."""
+
+    browser: Browser | None = None
+    """The door for web pages and their script; None is none."""
 
     def problems(self) -> Iterator[str]:
         """What is wrong with these settings."""
@@ -278,6 +282,14 @@ class _Application:
         self._intake = intake
         self._pool = pool
         cors = config.cors or Cors()
+        self._browser = config.browser
+        if config.browser is not None:
+            self._rate = Rate(config.browser.rate_per_minute)
+            cors = Cors(
+                allowed_origins=(*cors.allowed_origins, *config.browser.allowed_origins),
+                allowed_headers=(*cors.allowed_headers, "engram-key"),
+                max_age=cors.max_age or 7200,
+            )
         self._cors = CorsPolicy(cors) if cors.allowed_origins else None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -294,8 +306,16 @@ class _Application:
                     200, b'{"status":"ok"}', (b"content-type", b"application/json")
                 )
                 return
+            if scope["path"] == "/engram.js" and self._browser is not None:
+                _only(request, "GET")
+                await self._script(request)
+                return
             signal, encoding = self._read_head(request)
-            admission = await self._admit(request, signal, encoding)
+            if self._browser is not None and (request.origin or request.key is not None):
+                self._check_page(self._browser, request, signal, scope)
+                admission = await self._admit_page(self._browser, request, signal, encoding)
+            else:
+                admission = await self._admit(request, signal, encoding)
             await request.answer(
                 200,
                 response(signal, admission, json=request.is_json),
@@ -315,6 +335,55 @@ class _Application:
             # traceback would hold all their bodies.
             error.__traceback__ = None
             await request.refuse(refused)
+
+    @staticmethod
+    async def _script(request: _Request) -> None:
+        plain, zipped, etag = served()
+        head = [
+            (b"etag", etag),
+            (b"cache-control", b"public, max-age=300"),
+            (b"vary", b"Accept-Encoding"),
+            (b"cross-origin-resource-policy", b"cross-origin"),
+        ]
+        if etag in request.if_none_match:
+            await request.answer(304, b"", *head)
+            return
+        head.append((b"content-type", b"text/javascript; charset=utf-8"))
+        if b"gzip" in request.accept_encoding:
+            await request.answer(200, zipped, (b"content-encoding", b"gzip"), *head)
+        else:
+            await request.answer(200, plain, *head)
+
+    def _check_page(
+        self, browser: Browser, request: _Request, signal: Signal, scope: Message
+    ) -> None:
+        """Whether a page, or the holder of a browser key, may send this."""
+        client = scope.get("client")
+        if (wait := self._rate.wait(client[0] if client else "")) > 0:
+            why = "too many requests from this address; see browser.rate_per_minute"
+            raise _Refused(Refusal(429, Code.RESOURCE_EXHAUSTED, why, max(1.0, wait)))
+        if request.origin and not (self._cors and self._cors.allows(request.origin)):
+            origin = request.origin[:100].decode("latin-1")
+            why = f"origin {origin} is not allowed; add it to browser.allowed_origins"
+            raise _Refused(Refusal(403, Code.PERMISSION_DENIED, f"{why} of the otlp receiver"))
+        if (browser.keys or request.key is not None) and not knows(browser, request.key or b""):
+            why = "the header engram-key holds none of browser.keys of the otlp receiver"
+            raise _Refused(Refusal(401, Code.UNAUTHENTICATED, why))
+        if signal not in (Signal.LOGS, Signal.TRACES):
+            why = "web pages and browser keys may send logs and traces only"
+            raise _Refused(Refusal(403, Code.PERMISSION_DENIED, why))
+        if request.content_length > browser.max_request_bytes:
+            raise TooLarge(browser.max_request_bytes)
+
+    async def _admit_page(
+        self, browser: Browser, request: _Request, signal: Signal, encoding: Encoding
+    ) -> Admission:
+        """Have what a page sent stored, marked as such."""
+        most = browser.max_request_bytes
+        body = await self._read_body(request, signal, encoding, most)
+        mark = partial(marked, signal, body, encoding, most, json=request.is_json)
+        sent = await asyncio.get_running_loop().run_in_executor(self._pool, mark)
+        return await asyncio.wrap_future(self._intake.admit(signal, sent, Encoding.IDENTITY))
 
     @staticmethod
     def _preflight(cors: CorsPolicy, request: _Request) -> Headers:
@@ -374,7 +443,9 @@ class _Application:
         text = inflate(body, encoding, self._limit, partial(JsonWalker, signal))
         return self._intake.admit(signal, to_protobuf(signal, text, self._limit), Encoding.IDENTITY)
 
-    async def _read_body(self, request: _Request, signal: Signal, encoding: Encoding) -> bytes:
+    async def _read_body(
+        self, request: _Request, signal: Signal, encoding: Encoding, most: int | None = None
+    ) -> bytes:
         """The complete body, as sent. Refuses at the first chunk that makes it hopeless."""
         walker: Walker | InflatingWalker | None = None
         inside = partial(JsonWalker, signal) if request.is_json else TopLevelWalker
@@ -390,8 +461,8 @@ class _Application:
         try:
             async with asyncio.timeout(self._read_timeout):
                 async for chunk in request.body():
-                    if request.seen > self._limit:
-                        raise TooLarge(self._limit)
+                    if request.seen > (most or self._limit):
+                        raise TooLarge(most or self._limit)
                     if walker is not None:
                         walker.feed(chunk)
                     held += len(chunk)
@@ -474,12 +545,15 @@ class _Request:
         "_ended",
         "_receive",
         "_send",
+        "accept_encoding",
         "always",
         "asks_for",
         "asks_headers",
         "content_encoding",
         "content_length",
         "content_type",
+        "if_none_match",
+        "key",
         "method",
         "origin",
         "path",
@@ -490,6 +564,9 @@ class _Request:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.content_type = self.content_encoding = self.origin = self.asks_headers = b""
+        self.accept_encoding = self.if_none_match = b""
+        self.key: bytes | None = None
+        """The browser key, if one was sent."""
         self.asks_for: bytes | None = None
         """The method that a browser asks for, if this is a preflight."""
         self.always: Headers = []
@@ -507,6 +584,12 @@ class _Request:
                     self.content_length = int(value)  # llhttp has refused what is no number
                 case b"transfer-encoding":
                     chunked = True
+                case b"accept-encoding":
+                    self.accept_encoding = value
+                case b"if-none-match":
+                    self.if_none_match = value
+                case b"engram-key":
+                    self.key = value
                 case b"origin":
                     self.origin = value
                 case b"access-control-request-method" if self.method == "OPTIONS":
@@ -547,7 +630,7 @@ class _Request:
         would pass for the next request.
         """
         head = [*headers, *self.always]
-        if status != 204:
+        if status not in (204, 304):
             head.append((b"content-length", str(len(body)).encode()))
         if not self._ended:
             head.append((b"connection", b"close"))

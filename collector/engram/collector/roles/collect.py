@@ -219,6 +219,7 @@ def receivers(config: Config, intake: Intake) -> Iterator[tuple[str, str, Receiv
             endpoint=protocols.http.endpoint,
             max_request_body_size=protocols.http.max_request_body_size,
             cors=protocols.http.cors,
+            browser=protocols.http.browser,
         )
         yield "otlp_http", http.endpoint, OtlpHttpReceiver(http, intake)
     if protocols.grpc is not None:
