@@ -1,141 +1,162 @@
-"""A small shop. It knows nothing of Engram: only FastAPI, httpx, logging and the OpenTelemetry API.
+"""A shop for tea. It knows nothing of Engram, nor of OpenTelemetry.
 
-Run it under OpenTelemetry's own launcher, and everything it does becomes memory:
+    engram run -- uvicorn --app-dir examples/shop app:app
 
-    opentelemetry-instrument uvicorn --app-dir examples/shop app:app
+and everything it does becomes memory: requests, orders, mails in threads, a job on a clock, an
+assistant of LangGraph, a page. `faults.py` says what is wrong with it.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
+import contextlib
 import logging
 import os
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
+import assistant
+import faults
 import httpx
-from fastapi import FastAPI, HTTPException, Request
-from opentelemetry import trace
-from opentelemetry._logs import LogRecord, get_logger
+import jobs
+import stock
+from fastapi import BackgroundTasks, FastAPI, HTTPException, Request
+from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 
 log = logging.getLogger("shop")
-log.setLevel(logging.INFO)
-tracer = trace.get_tracer("shop.assistant")
-events = get_logger("shop.assistant")
 
-app = FastAPI(title="shop")
+ENGRAM = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
 
-PRICES = {"tea": 4, "coffee": 7, "teapot": 39}
-STOCK = {"tea": 500, "coffee": 500, "teapot": 3}
-SELF = os.environ.get("SHOP_URL", "http://127.0.0.1:8000")
+
+@contextlib.asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Open and close."""
+    stock.fill()
+    jobs.start()
+    async with httpx.AsyncClient(base_url=jobs.OUTSIDE, timeout=5) as outside:
+        app.state.outside = outside
+        yield
+    jobs.stop()
+
+
+app = FastAPI(title="shop", version=faults.version(), lifespan=lifespan)
 
 
 class Order(BaseModel):
     """What a customer wants."""
 
-    item: str
+    sku: str
     quantity: int = 1
     customer: str = "anonymous"
+
+
+class Question(BaseModel):
+    """What a customer asks."""
+
+    question: str
+    thread: str
 
 
 class PaymentDeclined(Exception):
     """The payment provider said no."""
 
 
-@app.get("/items/{item}")
-async def item(item: str) -> dict[str, Any]:
-    """Price and stock."""
-    if item not in PRICES:
-        raise HTTPException(404, f"no {item} in this shop")
-    return {"item": item, "price": PRICES[item], "stock": STOCK[item]}
+class OutOfStock(Exception):
+    """The warehouse did not say yes."""
+
+
+@app.get("/", response_class=HTMLResponse)
+async def page() -> str:
+    """The page."""
+    text = (Path(__file__).parent / "page.html").read_text()
+    broken = "true" if faults.planted("broken_page") else "false"
+    return text.replace("{engram}", ENGRAM).replace("{broken}", broken)
+
+
+@app.get("/articles/{sku}")
+def article(sku: str) -> dict[str, Any]:
+    """Price of an article."""
+    found = stock.article(sku)
+    if found is None:
+        raise HTTPException(404, f"no {sku} in this shop")
+    return {"sku": found.sku, "price": found.price}
+
+
+@app.get("/search")
+def search(q: str) -> list[str]:
+    """Articles by a word."""
+    return stock.search(q)
 
 
 @app.post("/orders")
 async def order(order: Order, request: Request) -> dict[str, Any]:
-    """Take an order: ask the warehouse (ourselves, over HTTP), then decide about a discount."""
-    async with httpx.AsyncClient(base_url=SELF) as warehouse:
-        answer = await warehouse.get(f"/items/{order.item}")
-    if answer.status_code == 404:
-        log.warning("order for unknown item %s", order.item)
-        raise HTTPException(404, answer.json()["detail"])
-    found = answer.json()
-    total = found["price"] * order.quantity
-    discount = 10 if total >= 100 else 0
-    if discount:
-        log.info(
-            "Approved 10 %% discount for %s, order total %d",
-            order.customer,
-            total,
-            extra={
-                "engram.memory.type": "business_decision",
-                "engram.title": f"10 % discount for {order.customer}",
-                "decision": "approve discount",
-                "reason": "order total of 100 or more",
-                "amount": total,
-                "user.id": order.customer,
-            },
-        )
-    log.info("order of %d %s by %s", order.quantity, order.item, order.customer)
-    return {"total": total * (100 - discount) // 100, "discount": discount}
+    """Take an order: is it there, is it paid, then write it down."""
+    price = stock.PRICES.get(order.sku)
+    if price is None:
+        log.warning("order for unknown article %s", order.sku)
+        raise HTTPException(404, f"no {order.sku} in this shop")
+    outside: httpx.AsyncClient = request.app.state.outside
+    await in_stock(outside, order.sku)
+    total = price * order.quantity
+    await charge(outside, order.customer, total)
+    number = stock.buy(order.customer, order.sku, order.quantity, total)
+    jobs.thank(number, order.customer)
+    log.info("order %d: %d %s for %s", number, order.quantity, order.sku, order.customer)
+    return {"order": number, "total": total}
 
 
-@app.post("/payments/{customer}")
-async def pay(customer: str) -> None:
-    """Always declined: the failing route."""
-    raise PaymentDeclined(f"card of {customer} was declined by the payment provider")
+async def in_stock(outside: httpx.AsyncClient, sku: str) -> None:
+    """Ask the warehouse, and again when it has no time."""
+    busy = "?busy" if faults.planted("retries") else ""
+    for _ in range(5):
+        answer = await outside.get(f"/stock/{sku}{busy}")
+        if answer.status_code == 200:
+            return
+    raise OutOfStock(f"the warehouse does not say whether it has a {sku}")
 
 
-@app.get("/report")
-async def report() -> dict[str, Any]:
-    """The slow route."""
-    await asyncio.sleep(1.2)
-    log.info("stock report took its time")
-    return {"stock": STOCK}
+async def charge(outside: httpx.AsyncClient, customer: str, total: int) -> None:
+    """Take the money."""
+    amount = total * 100 if faults.planted("declined") else total
+    answer = await outside.post("/charge", json={"customer": customer, "amount": amount})
+    if answer.status_code != 200:
+        raise PaymentDeclined(f"card of {customer} was declined: {answer.json()['error']}")
 
 
-@app.get("/import")
-async def import_catalogue() -> dict[str, str]:
-    """A failure that is caught and logged, as careful programs do."""
-    try:
-        json.loads("{not a catalogue")
-    except json.JSONDecodeError:
-        log.exception("supplier catalogue could not be parsed")
-    return {"status": "kept the old catalogue"}
+@app.get("/orders/{customer}")
+def orders(customer: str) -> list[dict[str, Any]]:
+    """What a customer bought."""
+    return stock.orders_of(customer)
 
 
-@app.get("/ask")
-async def ask(q: str) -> dict[str, str]:
-    """An assistant. The model is canned; the telemetry is what official instrumentations send."""
-    answer = "Yes: tea and coffee are here tomorrow, a teapot takes three days."
-    attributes = {
-        "gen_ai.operation.name": "chat",
-        "gen_ai.provider.name": "openai",
-        "gen_ai.request.model": "canned-1",
-        "gen_ai.response.model": "canned-1",
-        "gen_ai.response.finish_reasons": ["stop"],
-        "gen_ai.usage.input_tokens": len(q.split()),
-        "gen_ai.usage.output_tokens": len(answer.split()),
-    }
-    with tracer.start_as_current_span(
-        "chat canned-1", kind=trace.SpanKind.CLIENT, attributes=attributes
-    ) as span:
-        await asyncio.sleep(0.05)
-        span_id = trace.format_span_id(span.get_span_context().span_id)
-        span.set_attribute("gen_ai.response.id", f"canned-{span_id}")
-        events.emit(
-            LogRecord(
-                event_name="gen_ai.client.inference.operation.details",
-                attributes={
-                    **attributes,
-                    "gen_ai.response.id": f"canned-{span_id}",
-                    "gen_ai.input.messages": _message("user", q),
-                    "gen_ai.output.messages": _message("assistant", answer),
-                },
-            )
-        )
-    return {"answer": answer}
+@app.post("/assistant")
+async def ask(question: Question) -> dict[str, Any]:
+    """Ask the assistant."""
+    return await assistant.ask(question.question, question.thread)
 
 
-def _message(role: str, text: str) -> list[dict[str, Any]]:
-    return [{"role": role, "parts": [{"type": "text", "content": text}]}]
+@app.post("/assistant/{thread}/decision")
+async def decide(thread: str, *, yes: bool) -> dict[str, Any]:
+    """What a person says to a question of the assistant."""
+    return await assistant.resume(thread, yes=yes)
+
+
+@app.post("/webhooks/payment")
+async def paid(request: Request) -> dict[str, bool]:
+    """The payment provider tells us something."""
+    told = await request.json()
+    log.info("payment provider: %s", told.get("event"))
+    return {"ok": True}
+
+
+@app.post("/reports", status_code=202)
+async def report(tasks: BackgroundTasks) -> dict[str, str]:
+    """Count the orders, after the answer."""
+    tasks.add_task(count_orders)
+    return {"status": "on its way"}
+
+
+def count_orders() -> None:
+    """How many orders there are."""
+    log.info("%d orders of the web", len(stock.orders_of("web")))
