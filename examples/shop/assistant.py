@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 
 import faults
 import stock
+from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
@@ -37,10 +38,19 @@ async def understand(talk: Talk) -> Talk:
     return {"wanted": wanted}
 
 
+@tool
+def calculate_total(prices: list[int]) -> int:
+    """What articles cost together."""
+    return sum(prices)
+
+
 async def look_up(talk: Talk) -> Talk:
-    """What the shop has."""
+    """What the shop has, and what it costs together."""
     known = [sku for sku in stock.PRICES if sku in talk["question"].lower()]
     facts = "; ".join(f"{sku}: {stock.PRICES[sku]} euros" for sku in known) or "nothing known"
+    if known:
+        total = calculate_total.invoke({"prices": [stock.PRICES[sku] for sku in known]})
+        facts += f"; together: {total} euros"
     return {"facts": facts}
 
 

@@ -6,14 +6,18 @@ The distribution gives them to the providers it makes; `add_processors` is for p
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Final
 
-from opentelemetry import baggage
+from opentelemetry import baggage, trace
 from opentelemetry.context import Context
 from opentelemetry.sdk._logs import LogRecordProcessor, ReadWriteLogRecord
 from opentelemetry.sdk.trace import Span, SpanProcessor
+from opentelemetry.trace import SpanKind
 
 from engram.instrumentation.api.marks import CARRIED
+
+TRANSPORT: Final = "engram.transport"
+"""Attribute of a client span that carries the call of the span above it."""
 
 _log = logging.getLogger("engram.instrumentation")
 
@@ -30,6 +34,23 @@ class PeopleSpanProcessor(SpanProcessor):
                     span.set_attribute(name, value)
         except Exception:  # noqa: BLE001 - in the app's thread
             _log.debug("engram: no user on a span", exc_info=True)
+
+
+class TransportSpanProcessor(SpanProcessor):
+    """Marks a client span right below another one: the HTTP request of a call that is told already.
+
+    A single record cannot say so of itself, and a call of a model would be a memory twice.
+    """
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """The parent has to be a span of this process."""
+        try:
+            if span.kind is SpanKind.CLIENT:
+                parent = trace.get_current_span(parent_context)
+                if getattr(parent, "kind", None) is SpanKind.CLIENT:
+                    span.set_attribute(TRANSPORT, True)
+        except Exception:  # noqa: BLE001 - in the app's thread
+            _log.debug("engram: no parent of a span", exc_info=True)
 
 
 class PeopleLogRecordProcessor(LogRecordProcessor):
@@ -65,7 +86,7 @@ class PeopleLogRecordProcessor(LogRecordProcessor):
 
 def span_processors() -> list[SpanProcessor]:
     """Those that come before the exporters, for a provider that is yet to be made."""
-    return [PeopleSpanProcessor()]
+    return [PeopleSpanProcessor(), TransportSpanProcessor()]
 
 
 def log_processors() -> list[LogRecordProcessor]:
