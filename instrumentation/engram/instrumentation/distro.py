@@ -212,6 +212,9 @@ def _uncap() -> None:
             try:
                 entry.load()().instrument(skip_dep_check=True)
                 instrumentors[entry.name] = f"on: {why}"
+            except ImportError as error:  # SQLAlchemy 2.1 without greenlet: all but its async part
+                part = str(error).partition(".")[0]
+                instrumentors[entry.name] = f"on in part: {part} ({why})"
             except Exception as error:  # noqa: BLE001 - the app must go on
                 instrumentors[entry.name] = f"failed: {type(error).__name__}: {error} ({why})"
                 _log.warning("engram: %s is not captured: %s", entry.name, error)
