@@ -102,7 +102,7 @@ def test_newer_libraries_are_instrumented_all_the_same(tmp_path: Path) -> None:
     assert instrumentors["google-genai"].startswith("on")
     assert instrumentors["sqlalchemy"].startswith("on")
     assert instrumentors["fastapi"].startswith("off: FastAPI reports by itself")
-    assert instrumentors["openai"] == "on"
+    assert instrumentors["openai"] == "on when imported"
     assert all(not said.startswith("failed") for said in (installed | instrumentors).values())
     assert environment["OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"] == "EVENT_ONLY"
     assert environment["ANTHROPIC_OPEN_TELEMETRY"] == "false"
