@@ -145,6 +145,20 @@ def test_sdk_exporters_stay_light() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_the_app_side_stays_light() -> None:
+    """What `engram run` loads into every app brings none of the official exporters' packages."""
+    code = (
+        "import sys; from engram.instrumentation.distro import *;"
+        "from engram.instrumentation.capture import install_all; "
+        "from engram.instrumentation.export import OtlpSpanExporter; OtlpSpanExporter();"
+        "install_all();"
+        "heavy = {'duckdb', 'polars', 'google.protobuf', 'grpc', 'requests', 'urllib3', 'fastapi',"
+        "'starlette', 'celery', 'apscheduler', 'uvicorn'} & set(sys.modules);"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_sdk_exporters_are_found() -> None:
     """`OTEL_TRACES_EXPORTER=engram` and its two sisters name our classes."""
     found = {

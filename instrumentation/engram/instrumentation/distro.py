@@ -9,10 +9,12 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import sys
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any, Final
 
+import wrapt
 from opentelemetry.instrumentation.dependencies import get_dist_dependency_conflicts
 from opentelemetry.instrumentation.distro import BaseDistro  # type: ignore[attr-defined]
 from opentelemetry.sdk._configuration import _OTelSDKConfigurator
@@ -49,7 +51,7 @@ _UNCAPPED: Final = {
     "celery": "celery",
     "sqlalchemy": "sqlalchemy",
 }
-"""Instrumentors that work with releases beyond the ones they name, and the module to wait for."""
+"""Instrumentors that wait for their library, and work with releases beyond the ones they name."""
 
 instrumentors: dict[str, str] = {}
 """What became of each instrumentor; `engram doctor` shows it."""
@@ -85,6 +87,15 @@ class EngramDistro(BaseDistro):  # type: ignore[misc]
                 "receive",
                 "send",
             ]  # two more spans a request, which say nothing
+        module = _UNCAPPED.get(entry_point.name)
+        if module is None or module in sys.modules:
+            self._load(entry_point, kwargs)
+            return
+        # Their instrumentors import them: seconds, in a program that may never use them.
+        instrumentors[entry_point.name] = "on when imported"
+        wrapt.register_post_import_hook(lambda _: self._load(entry_point, kwargs), module)
+
+    def _load(self, entry_point: EntryPoint, kwargs: dict[str, Any]) -> None:
         try:
             super().load_instrumentor(entry_point, **kwargs)
             instrumentors[entry_point.name] = "on"
@@ -148,7 +159,7 @@ def _set_defaults(environment: Any) -> None:
     if native_fastapi() and "fastapi" not in users:
         ours.add("fastapi")
         instrumentors["fastapi"] = "off: FastAPI reports by itself (fastapi.telemetry)"
-    for name in {"openai", "anthropic", "google-genai"} - users:
+    for name in set() if "*" in users else {"openai", "anthropic", "google-genai"} - users:
         ours.add(name)  # the capture `genai` waits for the app to import them
         instrumentors[name] = "left to the capture genai"
     for name in _UNCAPPED:
@@ -199,8 +210,6 @@ def _capped(name: str) -> str:
 
 def _uncap() -> None:
     """Instrument beyond the release an instrumentor was written for, once the app imports it."""
-    import wrapt
-
     for name in _disabled(os.environ, _OURS_DISABLED) & set(_UNCAPPED):
         entry = _entry_point(name)
         if entry is None:
@@ -212,6 +221,9 @@ def _uncap() -> None:
             try:
                 entry.load()().instrument(skip_dep_check=True)
                 instrumentors[entry.name] = f"on: {why}"
+            except ImportError as error:  # SQLAlchemy 2.1 without greenlet: all but its async part
+                part = str(error).partition(".")[0]
+                instrumentors[entry.name] = f"on in part: {part} ({why})"
             except Exception as error:  # noqa: BLE001 - the app must go on
                 instrumentors[entry.name] = f"failed: {type(error).__name__}: {error} ({why})"
                 _log.warning("engram: %s is not captured: %s", entry.name, error)

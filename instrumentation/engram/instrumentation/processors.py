@@ -16,6 +16,10 @@ from opentelemetry.trace import SpanKind
 
 from engram.instrumentation.api.marks import CARRIED
 
+COPIED: Final = (*CARRIED, "gen_ai.conversation.id")
+"""Baggage that becomes attributes. Other baggage may be large, and is nobody's to remember."""
+_LONGEST: Final = 256
+
 TRANSPORT: Final = "engram.transport"
 """Attribute of a client span that carries the call of the span above it."""
 
@@ -23,15 +27,17 @@ _log = logging.getLogger("engram.instrumentation")
 
 
 class PeopleSpanProcessor(SpanProcessor):
-    """Copies `CARRIED` and never any other baggage."""
+    """Copies `COPIED` and never any other baggage."""
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """A value that the span has already stays."""
         try:
-            for name in CARRIED:
-                value = baggage.get_baggage(name, parent_context)
-                if isinstance(value, str) and name not in (span.attributes or {}):
-                    span.set_attribute(name, value)
+            carried = _copied(parent_context)
+            if carried:
+                attributes = span.attributes or {}
+                for name, value in carried.items():
+                    if name not in attributes:
+                        span.set_attribute(name, value)
         except Exception:  # noqa: BLE001 - in the app's thread
             _log.debug("engram: no user on a span", exc_info=True)
 
@@ -54,17 +60,13 @@ class TransportSpanProcessor(SpanProcessor):
 
 
 class PeopleLogRecordProcessor(LogRecordProcessor):
-    """Copies `CARRIED` and never any other baggage."""
+    """Copies `COPIED` and never any other baggage."""
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         """A value that the record has already stays."""
         try:
             record = log_record.log_record
-            found = {
-                name: value
-                for name in CARRIED
-                if isinstance(value := baggage.get_baggage(name, record.context or None), str)
-            }
+            found = _copied(record.context or None)
             if found:
                 attributes: Any = record.attributes
                 if attributes is None:
@@ -82,6 +84,15 @@ class PeopleLogRecordProcessor(LogRecordProcessor):
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Nothing is held."""
         return True
+
+
+def _copied(context: Context | None) -> dict[str, str]:
+    carried = baggage.get_all(context)
+    return {
+        name: value[:_LONGEST]
+        for name in COPIED
+        if carried and isinstance(value := carried.get(name), str) and value
+    }
 
 
 def span_processors() -> list[SpanProcessor]:
