@@ -348,6 +348,17 @@ def test_expect_100_continue(receiver: OtlpHttpReceiver, intake: RecordingIntake
     assert len(intake.requests) == 1
 
 
+def test_an_upgrade_is_ignored(receiver: OtlpHttpReceiver, intake: RecordingIntake) -> None:
+    """Java's client offers HTTP/2 with its first request: it is answered as if it had not."""
+    body = traces()
+    asks = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAA")
+    with connected(receiver) as sock:
+        for lines in (asks, ()):
+            sock.sendall(head(*lines, f"Content-Length: {len(body)}") + body)
+            assert read_answer(sock).status == 200
+    assert [one[1] for one in intake.requests] == [body, body]
+
+
 def test_keep_alive(receiver: OtlpHttpReceiver, intake: RecordingIntake) -> None:
     """Requests follow each other on one connection, pipelined too."""
     body = traces()

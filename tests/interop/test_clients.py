@@ -5,10 +5,8 @@ Python's over gRPC, protobuf and JSON; Node's (npm) likewise; C++'s, which is in
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,6 +36,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from tests.interop.collecting import Collecting, collecting
+from tests.interop.packages import installed
 
 NODE = Path(__file__).parent / "node"
 T0 = 1_795_333_477_123_456_789
@@ -47,7 +46,6 @@ EXPORTERS = {
     "http/protobuf": (proto_traces, proto_logs, proto_metrics),
     "http/json": (json_traces, json_logs, json_metrics),
 }
-OFFLINE = ("ENOTFOUND", "ECONNREFUSED", "ETIMEDOUT", "EAI_AGAIN", "ENETUNREACH")
 
 
 @pytest.fixture(scope="module")
@@ -60,22 +58,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collecting]:
 @pytest.fixture(scope="module")
 def node(pytestconfig: pytest.Config) -> Path:
     """A directory with the official packages for Node, installed once and kept by pytest."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("node and npm are not installed: Node's SDK is not tested")
-    assert pytestconfig.cache is not None
-    wanted = (NODE / "package.json").read_bytes()
-    name = f"interop-node-{hashlib.blake2b(wanted, digest_size=6).hexdigest()}"
-    place = Path(pytestconfig.cache.mkdir(name))
-    for file in NODE.iterdir():
-        shutil.copy(file, place)
-    if not (place / "installed").exists():
-        install = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--silent"]
-        done = subprocess.run(install, cwd=place, capture_output=True, text=True, timeout=300)
-        if done.returncode and any(word in done.stderr for word in OFFLINE):
-            pytest.skip(f"npm reaches no registry: {done.stderr[-300:]}")
-        assert done.returncode == 0, done.stderr
-        (place / "installed").touch()
-    return place
+    return installed(pytestconfig, NODE)
 
 
 def send_by_python(protocol: str, port: int, compression: str, service: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import re
 import socket
 import tempfile
 import threading
@@ -18,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import uvicorn
 from google.rpc.code_pb2 import Code
@@ -201,6 +202,9 @@ _silent.setLevel(
 )  # uvicorn warns for each malformed request: a log of the sender's
 
 
+_UPGRADE: Final = re.compile(rb"(?<=\r\n)upgrade(?=[ \t]*:)", re.IGNORECASE)
+
+
 class _Protocol(HttpToolsProtocol):
     """Uvicorn's protocol with what it leaves open: slow, silent and endless senders."""
 
@@ -210,7 +214,7 @@ class _Protocol(HttpToolsProtocol):
         self._read_timeout = read_timeout
         self._head_timer: asyncio.TimerHandle | None = None
         self._overhead = 0  # bytes since the last that were body, or ended a request
-        self._in_head = False
+        self._in_head = self._in_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -223,6 +227,11 @@ class _Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._overhead += len(data)
+        if not self._in_body:
+            # Java's client asks for HTTP/2 with every first request. A server may ignore that (RFC
+            # 9110, 7.8); the parser would take what follows for the other protocol.
+            head, end, rest = data.partition(b"\r\n\r\n")
+            data = _UPGRADE.sub(b"ignored", head) + end + rest
         super().data_received(data)
         if self.transport.is_closing():
             return
@@ -237,7 +246,7 @@ class _Protocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._in_head, self._in_body = False, True
         self._disarm()
         super().on_headers_complete()
 
@@ -251,6 +260,7 @@ class _Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._overhead = 0
+        self._in_body = False
         super().on_message_complete()
 
     def _disarm(self) -> None:
