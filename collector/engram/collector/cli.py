@@ -276,6 +276,12 @@ def _parser() -> argparse.ArgumentParser:
     rules.add_argument(
         "--all", action="store_true", dest="all_", help="explain: every rule, not the closest"
     )
+    jobs = add("jobs", "the jobs that learn: what they are, how they went, run them now")
+    jobs.add_argument("action", choices=["list", "run"], help="what to do")
+    jobs.add_argument("name", nargs="?", metavar="NAME", help="run: only this one")
+    jobs.add_argument(
+        "--since", metavar="TIME", help="run: look at everything since: 7d, 2h, 2026-11-20"
+    )
     lab = add("lab", "run a method of learning as a filter, on data of your own", _LAB_HELP)
     lab.add_argument("method", metavar="METHOD", help="patterns, similar")
     config = add("config", "check the configuration, and show what is in effect")
@@ -701,6 +707,23 @@ def _rules(options: argparse.Namespace) -> int:
     return OK
 
 
+def _jobs(options: argparse.Namespace) -> int:
+    from engram.collector import jobs
+    from engram.collector.output import dumps
+
+    home = _home(options)
+    if options.action == "list":
+        told = jobs.listed(home)
+    else:
+        told = jobs.run(home, options.name, options.since)
+    if options.json:
+        print(dumps(told))
+    else:
+        for line in jobs.lines(told):
+            print(line)
+    return FAILED if any(one.get("error") for one in told) and options.action == "run" else OK
+
+
 def _lab(options: argparse.Namespace) -> int:
     from engram.learning import lab
 
@@ -854,6 +877,7 @@ _COMMANDS: Final = {
     "compact": _ask,
     "rederive": _rederive,
     "rules": _rules,
+    "jobs": _jobs,
     "lab": _lab,
     "config": _config_command,
     "audit": _audit,

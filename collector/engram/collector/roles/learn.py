@@ -1,4 +1,4 @@
-"""`engram learn`: keeps the search index and enriches memories until told to stop."""
+"""`engram learn`: keeps the index, enriches memories and runs the jobs until told to stop."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from engram.collector.roles.process import Supervised, set_up_log, stop_event
 from engram.exporters.home import Home
 from engram.learning.enrich import Enricher
 from engram.learning.indexer import Indexer
+from engram.learning.jobs import JOBS, Runner
 from engram.learning.reindex import Requests, only_writer
 
 _LOG = logging.getLogger("engram.learn")
@@ -18,7 +19,7 @@ _LEAVE_S = 2.0
 
 
 def run(home: Home, supervised: Supervised, log_level: str = "info") -> int:
-    """Run the indexer and the enricher; the exit code.
+    """Run the indexer, the enricher and the jobs; the exit code.
 
     Raises:
         HomeBusy: another process keeps this home's index.
@@ -32,9 +33,20 @@ def run(home: Home, supervised: Supervised, log_level: str = "info") -> int:
         supervised.ready({})
         _LOG.info("keeping the index of %s", home.root)
         enricher.start()
+        jobs = threading.Thread(target=_jobs, args=(home, stop), name="jobs", daemon=True)
+        jobs.start()
         indexer.run(stop, Requests(home).step)
         enricher.join(_LEAVE_S)
+        jobs.join(_LEAVE_S)
     return 0
+
+
+def _jobs(home: Home, stop: threading.Event) -> None:
+    try:
+        Runner(home, JOBS).loop(stop)
+    except Exception:  # the index goes on without
+        _LOG.exception("jobs stopped; they begin again when learn is started again")
+        raise
 
 
 def _enrich(home: Home, stop: threading.Event) -> None:

@@ -1,0 +1,57 @@
+"""`engram jobs`: what the jobs are, how they went, and running them now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from engram.collector.rederive import since as instant
+from engram.exporters.home import Home
+from engram.learning.jobs import JOBS, Run, Runner
+
+
+def listed(home: Home) -> list[dict[str, Any]]:
+    """Every job with how its last run went."""
+    runner = Runner(home, JOBS)
+    return [
+        {"job": job.name, "about": job.about, **_told(runner.last(job.name))} for job in runner.jobs
+    ]
+
+
+def run(home: Home, name: str | None, since: str | None) -> list[dict[str, Any]]:
+    """Run one job or all of them; how it went.
+
+    Raises:
+        BadRequest: `since` is no time.
+        NotFound: there is no such job.
+    """
+    runner = Runner(home, JOBS)
+    runs = runner.step([name] if name else [], since=None if since is None else instant(since))
+    return [{"job": one.job, **_told(one)} for one in runs]
+
+
+def _told(run: Run | None) -> dict[str, Any]:
+    if run is None:
+        return {"insights": None}
+    began = datetime.fromtimestamp(run.began, UTC).isoformat(timespec="seconds")
+    told = {"began": began, **asdict(run)}
+    del told["job"]
+    return told | {"error": run.error or None}
+
+
+def lines(told: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """For people to read."""
+    for one in told:
+        if one["insights"] is None:
+            how = "never run"
+        elif one["error"]:
+            how = f"failed: {one['error']}"
+        else:
+            how = f"{one['insights']} insights in {one['seconds']:.1f} s, {one['began']}"
+        about = f"  ({one['about']})" if one.get("about") else ""
+        yield f"{one['job']:12} {how}{about}"
+
+
+__all__ = ["lines", "listed", "run"]

@@ -1,0 +1,202 @@
+"""When jobs run, and what became of each run.
+
+A job looks at a window of event time: from its watermark to now. The watermark moves when what was
+found is durable, so a crash between finds it again, which changes nothing. One job's failure is its
+own: it is written down, its watermark stays, and the others run. After days off the first run has
+those days in its window.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from engram.exporters import files
+from engram.exporters.ask import ask
+from engram.exporters.errors import EngramError, NotFound, StoreError
+from engram.exporters.home import Home
+from engram.exporters.signals import Signal
+from engram.learning.jobs.insight import Insight, request
+from engram.learning.jobs.window import Window
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_LOG: Final = logging.getLogger("engram.learn")
+
+EVERY_S: Final = 300.0
+"""Between the runs of all jobs."""
+
+FIRST_S: Final = 20.0
+"""Before the first one: an app that starts with Engram has something to say first."""
+
+_KEPT: Final = 200
+"""Runs that the ledger keeps."""
+
+_EVENTS: Final = 1_000
+"""Insights of one request."""
+
+
+Read = Callable[[str, Sequence[Any]], "pl.DataFrame"]
+"""Rows of a query over the lake."""
+
+
+class Job(Protocol):
+    """A job. It MUST be a pure function of what it reads and the window."""
+
+    name: str
+    about: str
+    """What it finds, in a line."""
+
+    def run(self, read: Read, window: Window) -> Iterable[Insight]:
+        """The insights of a window. The same window of the same lake MUST give the same."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A line of the ledger."""
+
+    job: str
+    began: float
+    """Unix time."""
+    seconds: float
+    since: int
+    until: int
+    insights: int
+    error: str = ""
+
+
+class Runner:
+    """Runs jobs over a home. Constructing opens nothing. Not for several threads."""
+
+    def __init__(
+        self,
+        home: Home,
+        jobs: Sequence[Job],
+        *,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._home = home
+        self._jobs = {job.name: job for job in jobs}
+        self._clock = clock
+        self._path = home.root / "learn" / "jobs.json"
+        self._marks: dict[str, int] = {}
+        self.ledger: list[Run] = []
+        self._load()
+
+    def loop(self, stop: threading.Event, *, every_s: float = EVERY_S) -> None:
+        """Run all jobs now and then, until told to stop."""
+        wait = min(FIRST_S, every_s)
+        while not stop.wait(wait):
+            self.step(stop=stop)
+            wait = every_s
+
+    def step(
+        self,
+        names: Sequence[str] = (),
+        *,
+        since: int | None = None,
+        stop: threading.Event | None = None,
+    ) -> list[Run]:
+        """Run all jobs, or some, from their watermarks or from `since`; how it went.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        for name in names:
+            if name not in self._jobs:
+                raise NotFound(f"no job {name!r}; there is: {', '.join(self._jobs)}")
+        runs = []
+        for name in names or self._jobs:
+            if stop is not None and stop.is_set():
+                break
+            runs.append(self._run(self._jobs[name], since))
+        return runs
+
+    def last(self, name: str) -> Run | None:
+        """How a job's last run went."""
+        return next((run for run in reversed(self.ledger) if run.job == name), None)
+
+    @property
+    def jobs(self) -> Sequence[Job]:
+        """All jobs, in their order."""
+        return [*self._jobs.values()]
+
+    def _run(self, job: Job, since: int | None) -> Run:
+        self._load()  # `engram jobs run` and `learn` share the file
+        window = Window(self._marks.get(job.name, 0) if since is None else since, self._clock())
+        began, ticks = time.time(), time.monotonic()
+        found: list[Insight] = []
+        error = ""
+        try:
+            found = list({one.id: one for one in job.run(self._reader(), window)}.values())
+            found.sort(key=lambda one: (one.time_unix_nano, one.id))
+            for at in range(0, len(found), _EVENTS):
+                body = request(found[at : at + _EVENTS])
+                ask(self._home, "append", signal=str(Signal.LOGS), body=body)
+        except EngramError as failed:
+            error = str(failed)
+        except Exception as failed:  # noqa: BLE001 - the others run, and this one again
+            error = f"{type(failed).__name__}: {failed}"
+            _LOG.exception("job %s failed", job.name)
+        seconds = round(time.monotonic() - ticks, 3)
+        run = Run(job.name, began, seconds, window.since, window.until, len(found), error)
+        if not error and since is None:
+            self._marks[job.name] = window.until
+        self.ledger = [*self.ledger[1 - _KEPT :], run]
+        self._save()
+        if found and not error:
+            _LOG.info("job %s: %d insights", job.name, len(found))
+        return run
+
+    # -- the lake ----------------------------------------------------------------------------------
+
+    def _reader(self) -> Read:
+        import duckdb
+
+        from engram.exporters.lake.attach import attach_read_only
+
+        lake: Any = None
+
+        def read(sql: str, values: Sequence[Any] = ()) -> pl.DataFrame:
+            nonlocal lake
+            try:
+                if lake is None:
+                    lake = attach_read_only(self._home, threads=1, memory_limit="512MB")
+                frame: pl.DataFrame = lake.execute(sql, list(values)).pl()
+            except duckdb.Error as error:
+                raise StoreError(f"cannot read the lake in {self._home.lake}: {error}") from error
+            return frame
+
+        return read
+
+    # -- the ledger --------------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        try:
+            kept = json.loads(self._path.read_text())
+            self._marks = {str(name): int(mark) for name, mark in kept["marks"].items()}
+            self.ledger = [Run(**run) for run in kept["runs"]]
+        except FileNotFoundError:
+            return
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            _LOG.warning("%s cannot be read, jobs look at everything again: %s", self._path, error)
+
+    def _save(self) -> None:
+        kept = {"marks": self._marks, "runs": [asdict(run) for run in self.ledger]}
+        try:
+            files.make_directory(self._path.parent, 0o700)
+            fresh = self._path.with_suffix(".new")
+            files.write_synced(fresh, json.dumps(kept).encode())
+            fresh.replace(self._path)
+        except OSError as error:
+            raise StoreError(f"cannot write {self._path}: {error.strerror}") from error
+
+
+__all__ = ["EVERY_S", "FIRST_S", "Job", "Read", "Run", "Runner"]
