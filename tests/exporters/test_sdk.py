@@ -216,13 +216,13 @@ sys.stdin.read()
     assert child.stdin is not None
     assert child.stdout.readline() == "[]\n"
     assert child.stdout.readline() == "False\n"
+    assert child.wait(20) == -signal.SIGKILL  # the parent; its child lives on
     home = Home(tmp_path / "home")
     with socket.socket(socket.AF_UNIX) as connection, pytest.raises(ConnectionRefusedError):
         connection.connect(str(home.control))
     HomeLock(home.lock).acquire("test", 5)  # it would wait for the child
     child.stdin.close()
     child.stdout.close()
-    child.wait(10)
 
 
 def _forever(flag: Path) -> str:

@@ -156,10 +156,11 @@ def _instrumentors(facts: Mapping[str, Any]) -> Iterator[Finding]:
         if name == "fastapi" and facts["fastapi"] == "native" and not state.startswith("on"):
             if facts["active"]:
                 yield ok(name, "FastAPI's own telemetry; the contrib instrumentation stays off")
-        elif state.startswith("on"):
+        elif state.startswith(("on", "left to the capture")):
             if conflict["kind"] == "version":
+                said = conflict["why"] if state.startswith("left") else state
                 yield warning(
-                    name, state, "its calls are seen, but by an instrumentation not made for it"
+                    name, said, "its calls are seen, but by an instrumentation not made for it"
                 )
             else:
                 yield ok(name, "instrumented")
