@@ -100,16 +100,14 @@ def test_gone_needs_a_service_that_still_answers() -> None:
 def test_patterns_do_not_depend_on_the_order_of_rows() -> None:
     """Rows of the lake have no order."""
     rows = [
-        {"id": f"i{n}", "service": "s", "fingerprint": f"f{n % 3}", "time_unix_nano": n * HOUR,
+        {"id": f"i{n}", "service": "s", "pattern": f"f{n % 3}", "time_unix_nano": n * HOUR,
          "title": f"t{n}", "type": "E"}
         for n in range(30)
     ]  # fmt: skip
-    ages = pl.DataFrame(
-        [{"service": "s", "fingerprint": f"f{n}", "first": n * HOUR} for n in range(3)]
-    )
-    straight = {one.fingerprint: one for one in patterns(pl.DataFrame(rows), ages)}
+    ages = pl.DataFrame([{"service": "s", "pattern": f"f{n}", "first": n * HOUR} for n in range(3)])
+    straight = {one.name: one for one in patterns(pl.DataFrame(rows), ages)}
     random.Random(1).shuffle(rows)
-    assert {one.fingerprint: one for one in patterns(pl.DataFrame(rows), ages)} == straight
+    assert {one.name: one for one in patterns(pl.DataFrame(rows), ages)} == straight
     assert straight["f0"].title == "t0"
 
 
@@ -196,7 +194,7 @@ def test_garbage_in_the_ledger_is_no_end(collecting: Collecting) -> None:
     assert json.loads(path.read_text())["marks"] == {"j": 5}
 
 
-def failing(number: int, when: int, error: str) -> Span:
+def failing(number: int, when: int, error: str, says: str = "no") -> Span:
     """A failing request."""
     made = Span(
         trace_id=trace_id(number), span_id=span_id(number), name="POST /orders",
@@ -205,14 +203,15 @@ def failing(number: int, when: int, error: str) -> Span:
     )  # fmt: skip
     made.attributes.extend(attributes({"http.request.method": "POST", "http.route": "/orders"}))
     made.status.code = Status.STATUS_CODE_ERROR
-    says = {"exception.type": error, "exception.message": "no", "exception.stacktrace": STACK}
-    made.events.add(name="exception", time_unix_nano=when, attributes=attributes(says))
+    event = {"exception.type": error, "exception.message": says, "exception.stacktrace": STACK}
+    made.events.add(name="exception", time_unix_nano=when, attributes=attributes(event))
     return made
 
 
 def test_five_minutes_tick_and_the_insight_is_there(collecting: Collecting) -> None:
     """A planted fault, a clock that ticks unattended, one insight with its evidence; once."""
-    collecting.send(*(failing(n, T0 + n * 10**9, "KeyError") for n in range(5)))
+    people = ["ann", "bob", "cy", "dora", "eve"]  # in the message: still one error
+    collecting.send(*(failing(n, T0 + n * 10**9, "KeyError", people[n]) for n in range(5)))
     now = T0 + HOUR
     runner = Runner(collecting.home, JOBS, clock=lambda: now)
     stop = threading.Event()

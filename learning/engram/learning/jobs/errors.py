@@ -1,7 +1,9 @@
 """Errors that are new, came back, come in numbers, or have gone.
 
-A pattern is a fingerprint in a service (type, masked message, top frame of the app's own). Four
-statements are made of it, each at the moment when it became true:
+A pattern is, in a service, a type of exception and the innermost frame of the app's own: what a
+message says besides (a name, an article) makes no other error of it. Without such a frame it is the
+fingerprint: type and masked message. Four statements are made of a pattern, each at the moment when
+it became true:
 
 * **new**: its first occurrence, ever.
 * **back**: it occurs after a silence of a day and of ten times its usual gap (the median), having
@@ -48,16 +50,22 @@ REGULAR_DAYS: Final = 2
 _LATE: Final = DAY
 """What arrives this late is still looked at; what is said again is stored once."""
 
+_PATTERN: Final = (
+    "coalesce(json_extract_string(attributes, '$.type') || ' in ' || "
+    "json_extract_string(attributes, '$.frame'), fingerprint)"
+)
+
 _HISTORY: Final = 30 * DAY
 """Occurrences that are looked at besides the new ones; of a pattern's age, all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """The occurrences of one fingerprint in one service, in time."""
+    """The occurrences of one error in one service, in time."""
 
     service: str
-    fingerprint: str
+    name: str
+    """Type and frame, or the fingerprint."""
     title: str
     type: str
     times: tuple[int, ...]
@@ -84,14 +92,14 @@ class Errors:
         window = Window(max(0, window.since - _LATE), window.until)
         from_ = max(0, window.since - _HISTORY)
         rows = read(
-            "SELECT id, coalesce(service_name, '') AS service, fingerprint, time_unix_nano, title, "
-            "json_extract_string(attributes, '$.type') AS type FROM lake.memories "
+            f"SELECT id, coalesce(service_name, '') AS service, {_PATTERN} AS pattern, "
+            "time_unix_nano, title, json_extract_string(attributes, '$.type') AS type FROM lake.memories "
             "WHERE type IN ('system_error', 'ui_error') AND fingerprint IS NOT NULL "
             "AND time_unix_nano >= ? AND time_unix_nano < ?",
             [from_, window.until],
         )
         ages = read(
-            "SELECT coalesce(service_name, '') AS service, fingerprint, "
+            f"SELECT coalesce(service_name, '') AS service, {_PATTERN} AS pattern, "
             "min(time_unix_nano) AS first FROM lake.memories "
             "WHERE type IN ('system_error', 'ui_error') "
             "AND fingerprint IS NOT NULL AND time_unix_nano < ? GROUP BY ALL",
@@ -110,13 +118,13 @@ class Errors:
 
 def patterns(rows: pl.DataFrame, ages: pl.DataFrame) -> Iterator[Pattern]:
     """The patterns of some occurrences, each in the order of time."""
-    age = {(row["service"], row["fingerprint"]): row for row in ages.iter_rows(named=True)}
+    age = {(row["service"], row["pattern"]): row for row in ages.iter_rows(named=True)}
     ordered = rows.sort("time_unix_nano", "id")
-    for key, some in ordered.group_by("service", "fingerprint", maintain_order=True):
-        service, fingerprint = str(key[0]), str(key[1])
-        known = age[service, fingerprint]
+    for key, some in ordered.group_by("service", "pattern", maintain_order=True):
+        service, name = str(key[0]), str(key[1])
+        known = age[service, name]
         yield Pattern(
-            service, fingerprint, str(some["title"][0] or ""), str(some["type"][0] or "error"),
+            service, name, str(some["title"][0] or ""), str(some["type"][0] or "error"),
             tuple(some["time_unix_nano"].to_list()), tuple(some["id"].to_list()),
             int(known["first"]),
         )  # fmt: skip
@@ -206,16 +214,16 @@ def _said(
     content += [f"{name.replace('_', ' ')}: {json.dumps(value)}" for name, value in facts.items()]
     return Insight(
         job=Errors.name,
-        key=(state, pattern.service, pattern.fingerprint, where or str(moment)),
+        key=(state, pattern.service, pattern.name, where or str(moment)),
         title=f"{words}{f' in {service}' if service else ''}: {pattern.title}"[:300],
         content="\n".join(content),
         time_unix_nano=moment,
         service=service,
         importance=importance,
-        tags=(f"state:{state}", f"fingerprint:{pattern.fingerprint}"),
+        tags=(f"state:{state}",),
         evidence=evidence,
         facts={
-            "state": state, "fingerprint": pattern.fingerprint, "error_type": pattern.type, **facts,
+            "state": state, "pattern": pattern.name, "error_type": pattern.type, **facts,
         },
     )  # fmt: skip
 
