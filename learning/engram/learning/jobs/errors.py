@@ -93,8 +93,8 @@ class Errors:
         from_ = max(0, window.since - _HISTORY)
         rows = read(
             f"SELECT id, coalesce(service_name, '') AS service, {_PATTERN} AS pattern, "
-            "time_unix_nano, title, json_extract_string(attributes, '$.type') AS type FROM lake.memories "
-            "WHERE type IN ('system_error', 'ui_error') AND fingerprint IS NOT NULL "
+            "time_unix_nano, title, json_extract_string(attributes, '$.type') AS type "
+            "FROM lake.memories WHERE type IN ('system_error', 'ui_error') AND fingerprint IS NOT NULL "
             "AND time_unix_nano >= ? AND time_unix_nano < ?",
             [from_, window.until],
         )
