@@ -94,7 +94,8 @@ class Errors:
         rows = read(
             f"SELECT id, coalesce(service_name, '') AS service, {_PATTERN} AS pattern, "
             "time_unix_nano, title, json_extract_string(attributes, '$.type') AS type "
-            "FROM lake.memories WHERE type IN ('system_error', 'ui_error') AND fingerprint IS NOT NULL "
+            "FROM lake.memories WHERE type IN ('system_error', 'ui_error') "
+            "AND fingerprint IS NOT NULL "
             "AND time_unix_nano >= ? AND time_unix_nano < ?",
             [from_, window.until],
         )
