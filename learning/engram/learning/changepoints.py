@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 _PRICE: Final = 3.0
-_CHANCE: Final = 2.5
+_CHANCE: Final = 2.0
 """A change must be this many sqrt(2 ln n) of its standard error."""
 
-_RHO: Final = 0.9
+_RHO: Final = 0.8
 """Autocorrelation that is believed at most: above it nothing would ever be a change."""
 
 _SHORTEST: Final = 2
@@ -46,7 +46,7 @@ def changepoints(values: npt.ArrayLike) -> list[int]:
     series = _standard(said[at])
     if series is None:
         return []
-    sums = _Sums(_tamed(series))
+    sums = _Sums(tamed(series))
     cuts = _refined(sums, _segmented(sums))
     return [int(at[cut]) for cut in _by_more_than_chance(sums, cuts)]
 
@@ -76,7 +76,7 @@ def _standard(series: Series) -> Series | None:
     return None if spread < 1e-9 else series / spread
 
 
-def _tamed(series: Series) -> Series:
+def tamed(series: Series) -> Series:
     """Single points far from their neighbours on both sides become the neighbours' median."""
     padded = np.concatenate((series[2:0:-1], series, series[-2:-4:-1]))
     n = len(series)
@@ -147,4 +147,4 @@ def _by_more_than_chance(sums: _Sums, cuts: list[int]) -> list[int]:
     return cuts
 
 
-__all__ = ["changepoints"]
+__all__ = ["Series", "changepoints", "tamed"]
