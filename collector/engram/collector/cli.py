@@ -277,7 +277,7 @@ def _parser() -> argparse.ArgumentParser:
         "--all", action="store_true", dest="all_", help="explain: every rule, not the closest"
     )
     lab = add("lab", "run a method of learning as a filter, on data of your own", _LAB_HELP)
-    lab.add_argument("method", metavar="METHOD", help="patterns, similar")
+    lab.add_argument("method", metavar="METHOD", help="changepoints, forecast, patterns, similar")
     config = add("config", "check the configuration, and show what is in effect")
     config.add_argument("action", choices=["validate"], help="what to do")
     audit = add("audit", "what of a code base leaves a memory, and what none", _AUDIT_HELP)

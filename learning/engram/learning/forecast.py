@@ -3,14 +3,16 @@
 Each form is a profile (none, the day, the week: medians by time of day or week), plus a level (what
 is left, exponentially weighted, from slow to the last value) and, in one form of each profile, a
 trend (the median slope). They forecast from several points of the past; a form counts by the
-inverse square of its errors there. The interval is what the blend's own errors were at
+inverse fourth power of its mean error there. The interval is what the blend's own errors were at
 those points, by how far ahead (conformal quantiles), so it is as wide as the series is hard.
 
-Nothing is fitted by search: a forecast of a month of hours costs a millisecond. Gaps are drawn over.
+Nothing is fitted by search: a forecast from a month of hours costs a millisecond. Gaps are drawn
+over.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,10 +20,10 @@ from typing import Final
 
 import numpy as np
 
-from engram.learning.changepoints import Series, tamed
+from engram.learning.changepoints import Series
 
 _DAY: Final = 86_400
-_RATES: Final = (0.05, 0.2, 0.5, 0.9)
+_RATES: Final = (0.2, 0.5, 0.9)
 """Share of a new value in the level."""
 
 _MEMORY: Final = 200
@@ -35,8 +37,7 @@ _PERIODS: Final = 14
 
 _POINTS: Final = 40_000
 _ORIGINS: Final = 8
-_SHARPNESS: Final = 2.0
-_LONGEST: Final = 10_000
+_SHARPNESS: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ def _periods(n: int, step_s: float) -> list[int]:
     found = [0]
     for seconds, least in ((_DAY, 3), (7 * _DAY, 3)):
         points = round(seconds / step_s)
-        fits = abs(points * step_s - seconds) < step_s / 100 * points and 4 <= points
+        fits = abs(points * step_s - seconds) < step_s / 100 * points and points >= 4
         if fits and n >= least * points:
             found.append(points)
     return found
@@ -112,7 +113,7 @@ def _forms(series: Series, periods: list[int], horizon: int) -> Iterator[Series]
         if period:
             whole = min(n // period, _PERIODS)
             shape = series[n - whole * period :].reshape(whole, period)
-            shape = np.median(shape - np.median(shape, axis=1, keepdims=True), axis=0)
+            shape = _middle(shape - _middle(shape.T)[:, None])
             ahead = shape[(steps - 1) % period]
             used = min(whole * period, max(_MEMORY, _TREND, 4 * horizon))
             rest = series[n - used :] - shape[np.arange(-used, 0) % period]
@@ -136,7 +137,14 @@ def _decays(n: int) -> Series:
 def _slope(rest: Series) -> float:
     """Per step: the median of what half the series lies above the half before."""
     half = len(rest) // 2
-    return float(np.median(rest[-half:] - rest[-2 * half : -half])) / half if half else 0.0
+    return float(_middle(rest[-half:] - rest[-2 * half : -half])) / half if half else 0.0
+
+
+def _middle(rows: Series) -> Series:
+    """The median of each column; `np.median` costs four times as much on so few."""
+    ordered = np.sort(rows, axis=0)
+    n = len(ordered)
+    return np.asarray((ordered[(n - 1) // 2] + ordered[n // 2]) / 2)
 
 
 def _interval(off: Series, horizon: int) -> tuple[Series, Series]:
@@ -144,7 +152,7 @@ def _interval(off: Series, horizon: int) -> tuple[Series, Series]:
     ahead = off.shape[1]
     edges = sorted({0, -(-ahead // 3), -(-2 * ahead // 3), ahead})
     places, low, high = [], [], []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         part = np.sort(off[:, start:end].ravel())
         # errors of one origin are alike: as many count as there are origins
         rank = min(1.0, 0.95 * (1 + 1 / off.shape[0]))
