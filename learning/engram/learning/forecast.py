@@ -78,7 +78,7 @@ def _blend(series: Series, step_s: float, horizon: int) -> tuple[Series, Series,
     first = max(2 * max(periods) if periods[-1] else 0, n // 3, 3)
     origins = sorted({int(one) for one in np.linspace(first, n - ahead, _ORIGINS)}) if n > 4 else []
     origins = [one for one in origins if first <= one <= n - ahead]
-    recent = n - ahead - np.arange(_ORIGINS) * max(1, ahead // 2)
+    recent = n - ahead - np.arange(_ORIGINS) * ahead
     origins = [int(one) for one in recent if one >= first] or origins
     if not origins:
         mean = now.mean(axis=0)
