@@ -1,8 +1,8 @@
 """Forecasts: how well they do on series that are kept back, and how early a limit is foreseen.
 
-    python bench/learning/forecast.py NAB_FOLDER
+    python bench/learning/forecast.py FOLDER
 
-NAB_FOLDER has `real*/*.csv` (timestamp,value). Forecasts: hourly means, the last three days of each
+FOLDER has `real*/*.csv` (timestamp,value). Forecasts: hourly means, the last three days of each
 series kept back one by one, 24 hours ahead; MASE is the mean absolute error over that of "as 24
 hours before" in the history; coverage is the share of values within lo90..hi90. The same on series
 made here, which nothing was chosen by.

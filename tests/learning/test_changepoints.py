@@ -118,8 +118,9 @@ def test_the_filter() -> None:
         {"id": 2, "changepoints": []},
         {"id": None, "changepoints": []},
     ]
-    wrongs: list[Any] = [{}, {"values": 5}, {"values": ["1"]}, {"values": [[1]]}, {"values": [True]},
-                  {"values": [10**400]}, []
+    wrongs: list[Any] = [
+        {}, {"values": 5}, {"values": ["1"]}, {"values": [[1]]}, {"values": [True]},
+        {"values": [10**400]}, [],
     ]  # fmt: skip
     for wrong in wrongs:
         with pytest.raises(BadRequest):

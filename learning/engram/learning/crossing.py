@@ -24,6 +24,9 @@ _RISE: Final = 3.0
 _GOES_ON: Final = 0.5
 """Share of the rise that the last half day must have at least."""
 
+_RAREST: Final = 6
+"""Hours between values, at most: with fewer a day has no shape."""
+
 _ALIKE: Final = 6
 """Hours whose deviations count as one: they are autocorrelated."""
 
@@ -85,9 +88,9 @@ def _shape(hours: Series) -> Series:
 
 
 def _hourly(values: Series, step_s: float) -> Series:
-    """Medians by hour, up to 14 days; gaps drawn over. Rarer values are held."""
+    """Medians by hour, up to 14 days; gaps drawn over. Rarer values are held, up to a point."""
     known = np.flatnonzero(np.isfinite(values))
-    if not len(known):
+    if not len(known) or step_s > _RAREST * _HOUR:
         return values[:0]
     filled = np.interp(np.arange(known[0], len(values)), known, values[known])
     points = max(1, round(_HOUR / step_s))
