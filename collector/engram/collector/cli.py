@@ -283,7 +283,7 @@ def _parser() -> argparse.ArgumentParser:
         "--since", metavar="TIME", help="run: look at everything since: 7d, 2h, 2026-11-20"
     )
     lab = add("lab", "run a method of learning as a filter, on data of your own", _LAB_HELP)
-    lab.add_argument("method", metavar="METHOD", help="patterns, similar")
+    lab.add_argument("method", metavar="METHOD", help="changepoints, forecast, patterns, similar")
     config = add("config", "check the configuration, and show what is in effect")
     config.add_argument("action", choices=["validate"], help="what to do")
     audit = add("audit", "what of a code base leaves a memory, and what none", _AUDIT_HELP)

@@ -6,6 +6,7 @@ Anyone can score it on data of their own; it needs no lake.
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -13,7 +14,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from engram.exporters.errors import BadRequest
 
 if TYPE_CHECKING:
+    from engram.learning.changepoints import Series
     from engram.learning.similar import Trace
+
+_LONGEST: Final = 10_000
+"""Steps of a forecast."""
+
+_HUGE: Final = 1e15
 
 
 def run(method: str, source: BinaryIO, target: BinaryIO) -> None:
@@ -71,6 +78,57 @@ def similar(lines: Iterable[str]) -> Iterable[str]:
             raise BadRequest(f"op must be index or search, not {said.get('op')!r}")
 
 
+def changepoints(lines: Iterable[str]) -> Iterable[str]:
+    """`{id, values}` -> `{id, changepoints: [index]}`; null is a gap."""
+    from engram.learning.changepoints import changepoints as found
+
+    for said in _objects(lines):
+        yield json.dumps({"id": said.get("id"), "changepoints": found(_values(said))})
+
+
+def forecast(lines: Iterable[str]) -> Iterable[str]:
+    """`{id, values, step_s, horizon}` -> `{id, mean, lo90, hi90}`; null where nothing is known."""
+    from engram.learning.forecast import forecast as made
+
+    for said in _objects(lines):
+        step_s, horizon = _number(said, "step_s"), _number(said, "horizon")
+        if step_s <= 0:
+            raise BadRequest(f"step_s must be more than 0 seconds, not {step_s}")
+        if horizon != int(horizon) or not 1 <= horizon <= _LONGEST:
+            raise BadRequest(f"horizon must be 1..{_LONGEST} steps, not {horizon}")
+        one = made(_values(said), step_s, int(horizon))
+        answer = {"mean": one.mean, "lo90": one.lo90, "hi90": one.hi90}
+        told = {
+            name: [value if math.isfinite(value) else None for value in row.tolist()]
+            for name, row in answer.items()
+        }
+        yield json.dumps({"id": said.get("id"), **told})
+
+
+def _values(said: dict[str, Any]) -> Series:
+    """The numbers of a series, NaN for null."""
+    import numpy as np
+
+    values = said.get("values")
+    if not isinstance(values, list):
+        raise BadRequest("values must be a list of numbers and nulls")
+    for at, one in enumerate(values):
+        if one is not None and (isinstance(one, bool) or not isinstance(one, int | float)):
+            raise BadRequest(f"values[{at}] must be a number or null, not {one!r}")
+    try:
+        return np.array(values, np.float64)
+    except OverflowError as error:
+        raise BadRequest(f"values: {error}") from None
+
+
+def _number(said: dict[str, Any], name: str) -> float:
+    """A finite number of that name."""
+    one = said.get(name)
+    if isinstance(one, bool) or not isinstance(one, int | float) or not abs(one) < _HUGE:
+        raise BadRequest(f"{name} must be a number, not {one!r}")
+    return float(one)
+
+
 def _trace(said: dict[str, Any]) -> Trace:
     from engram.learning.similar import Trace
 
@@ -94,6 +152,8 @@ def _objects(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
 
 
 METHODS: Final[dict[str, Callable[[Iterable[str]], Iterable[str]]]] = {
+    "changepoints": changepoints,
+    "forecast": forecast,
     "patterns": patterns,
     "similar": similar,
 }
