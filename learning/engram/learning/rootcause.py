@@ -33,12 +33,23 @@ _STILL: Final = 0.03
 _SHARE: Final = 0.005
 """And of a share of calls, this much."""
 
+_USUAL: Final = 0.95
+"""The share of the time before that counts as usual."""
+
 _CLEAR: Final = 3.0
 """Deviations above the worst that is usual, from which a component is one that deviates."""
 
-_MOST: Final = 1_000.0
+_MOST: Final = 50.0
+"""Deviations beyond which more is not worse."""
+
+_AMOUNT: Final = 0.5
+"""The part of a score that goes by what it amounts to over all calls."""
+
 _EXPLAINED: Final = 0.5
 """A callee at least this bad, as a share of its caller's deviation, explains the caller."""
+
+_CALLERS: Final = 1.0
+"""What a component gains, at most, by callers that are bad as well."""
 
 _OTHER_KIND: Final = 0.3
 """What a deviation of another kind than the target's counts."""
@@ -61,9 +72,11 @@ class Causes:
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """How far a metric is off, and when."""
+    """How far a metric is off: beyond the usual, from the middle, in its own unit; and when."""
 
     size: float
+    off: float
+    amount: float
     shape: Floats
 
 
@@ -88,6 +101,7 @@ def rank_causes(
     at = at[order]
     before, during = at < incident[0], (at >= incident[0]) & (at <= incident[1])
     found: dict[str, dict[str, _Change]] = {}
+    traffic: dict[str, float] = {}
     for name, series in metrics.items():
         of: dict[str, _Change] = {}
         for metric, values in (series or {}).items():
@@ -95,13 +109,16 @@ def rank_causes(
             if len(numbers) != len(at):
                 raise BadRequest(f"{name} {metric}: {len(numbers)} values, {len(at)} times")
             kind = _kind(metric)
+            calls = numbers[order][during]
+            if kind == "traffic" and np.isfinite(calls).any():
+                traffic[str(name)] = max(float(np.nanmean(calls)), 0.0)
             change = _change(kind, numbers[order][before], numbers[order][during])
             kind = "errors" if kind == "available" else kind
             if kind not in of or change.size > of[kind].size:
                 of[kind] = change
         found[str(name)] = of
     callees = _callees(graph)
-    return _rank(found, callees, None if target is None else str(target))
+    return _rank(found, traffic, callees, None if target is None else str(target))
 
 
 def _numbers(values: Any, what: str) -> Floats:
@@ -134,7 +151,7 @@ def _change(kind: str, before: Floats, during: Floats) -> _Change:
     here = np.isfinite(during)
     size = int(here.sum())
     if kind == "traffic" or not size or len(known) < size + _WINDOWS - 1:
-        return _Change(0.0, shape)
+        return _Change(0.0, 0.0, 0.0, shape)
     sign = -1.0 if kind == "available" else 1.0
     windows = np.lib.stride_tricks.sliding_window_view(sign * known, min(size, 100))
     windows = windows[:: max(1, len(windows) // 2_000)]
@@ -147,8 +164,9 @@ def _change(kind: str, before: Floats, during: Floats) -> _Change:
     spread = max(spread, floor, 1e-9)
     shape[here] = (sign * during[here] - float(np.median(sign * known))) / spread
     stands = float(_worse_half(sign * during[here][None, :])[0])
-    worst = float(np.quantile(usual, 0.98))
-    return _Change(min(max((stands - worst) / spread, 0.0), _MOST), shape)
+    worst = float(np.quantile(usual, _USUAL))
+    beyond, off = (min(max((stands - one) / spread, 0.0), _MOST) for one in (worst, middle))
+    return _Change(beyond, off, max(stands - middle, 0.0), shape)
 
 
 def _worse_half(windows: Floats) -> Floats:
@@ -159,11 +177,14 @@ def _worse_half(windows: Floats) -> Floats:
 
 
 def _rank(
-    found: dict[str, dict[str, _Change]], callees: dict[str, set[str]], target: str | None
+    found: dict[str, dict[str, _Change]],
+    traffic: dict[str, float],
+    callees: dict[str, set[str]],
+    target: str | None,
 ) -> Causes:
     seen = found.get(target or "", {})
     off = max((one.size for one in seen.values()), default=0.0)
-    main = max(seen, key=lambda kind: seen[kind].size) if off > 0 else ""
+    main = max(seen, key=lambda kind: (seen[kind].size, seen[kind].off), default="")
     below = _reachable(callees, target) if target in callees else None
     strength = {}
     for name, of in found.items():
@@ -173,11 +194,13 @@ def _rank(
             if main:
                 weight *= 0.2 + 0.8 * _together(change.shape, seen[main].shape)
             score = max(score, weight * math.log1p(change.size))
-        strength[name] = score * (1.0 if below is None or name in below else 0.1)
+        strength[name] = score
     callers: dict[str, set[str]] = defaultdict(set)
     for name in found:
         for other in _reachable(callees, name) - {name}:
             callers[other].add(name)
+    leaves = [n for n in found if main in found[n] and n in traffic and strength[n] > 0 and n != target]
+    most = max((found[n][main].amount * traffic[n] for n in leaves), default=0.0)
     scores = {}
     for name, score in strength.items():
         under = _reachable(callees, name) - {name}
@@ -187,8 +210,11 @@ def _rank(
         )
         if score and worst > _EXPLAINED * score:
             score *= 0.4
-        explained = sum(min(strength[one], score) for one in callers[name] if one in strength)
-        scores[name] = score * (1 + 0.5 * explained / (explained + 2))
+        explained = sum(min(strength[one], score) for one in callers[name])
+        score *= 1 + _CALLERS * explained / (explained + 2)
+        amount = math.sqrt(found[name][main].amount * traffic.get(name, 0.0) / most) if main in found[name] and most and name in traffic else 0.5
+        score *= 1 - _AMOUNT * (1 - min(amount, 1.0))
+        scores[name] = score * (1.0 if below is None or name in below else 0.1)
     ranked = sorted(scores.items(), key=lambda one: (-one[1], one[0]))
     known = target in found and bool(found[str(target)])
     best = max((strength[name] for name, _ in ranked[:3]), default=0.0)
@@ -215,7 +241,9 @@ def _together(one: Floats, other: Floats) -> float:
     a, b = np.clip(one[both], -50, 50), np.clip(other[both], -50, 50)
     a, b = a - a.mean(), b - b.mean()
     size = float(np.sqrt((a @ a) * (b @ b)))
-    return max(0.0, float(a @ b) / size) if size > 0 else 1.0
+    if size > 0:
+        return max(0.0, float(a @ b) / size)
+    return 1.0 if not a.any() and not b.any() else 0.0
 
 
 __all__ = ["Causes", "rank_causes"]
