@@ -98,7 +98,7 @@ def _worth(size: int, spans: Windows, fp: float, first: int) -> tuple[Floats, ND
     """What an alarm at each point is worth, and the window it is in (-1: none)."""
     at = np.arange(size)
     worth, owner = np.full(size, -fp), np.full(size, -1)
-    for number, (left, right) in enumerate(spans):
+    for left, right in spans:
         width = right - left + 1
         after = at > right
         worth[after] = fp * _sigmoid((at[after] - right) / max(width - 1, 1))

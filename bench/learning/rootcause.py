@@ -92,10 +92,7 @@ def graph(path: Path) -> list[tuple[str, str]]:
     with path.open() as source:
         head, *rows = csv.reader(source)
     return [
-        (row[0], head[at])
-        for row in rows
-        for at in range(1, len(row))
-        if float(row[at] or 0) > 0
+        (row[0], head[at]) for row in rows for at in range(1, len(row)) if float(row[at] or 0) > 0
     ]
 
 
@@ -148,8 +145,10 @@ def made() -> None:
                 hits.update({"1": rank == 1, "3": rank <= 3, "clear": not found.unclear})
             else:
                 hits["silent"] += found.unclear
-    print(f"made here, of 100: top-1 {hits['1']}, top-3 {hits['3']}, clear {hits['clear']}, "
-          f"silent without fault {hits['silent']}")
+    print(
+        f"made here, of 100: top-1 {hits['1']}, top-3 {hits['3']}, clear {hits['clear']}, "
+        f"silent without fault {hits['silent']}"
+    )
 
 
 if __name__ == "__main__":

@@ -44,7 +44,9 @@ _ROUNDING: Final = 1e-7
 Floats = NDArray[np.float64]
 
 
-def anomaly_scores(times: ArrayLike | Sequence[object], values: ArrayLike) -> Floats:
+def anomaly_scores(
+    times: ArrayLike | Sequence[object], values: ArrayLike | Sequence[float | None]
+) -> Floats:
     """A score from 0 to 1 for every value, 0 where it is no number.
 
     Raises:
@@ -71,8 +73,10 @@ def _mean(values: Floats, size: int) -> Floats:
     """The mean of the last `size` values at each."""
     if size == 1:
         return values
-    total = sum(np.concatenate((np.zeros(back), values[: len(values) - back]))
-                for back in range(min(size, len(values))))
+    total = sum(
+        np.concatenate((np.zeros(back), values[: len(values) - back]))
+        for back in range(min(size, len(values)))
+    )
     return np.asarray(total / np.minimum(np.arange(1, len(values) + 1), size))
 
 
@@ -93,7 +97,7 @@ def _deviation(values: Floats) -> Floats:
     # From nothing but zeros to anything: as unusual as can be, yet a number.
     found = np.divide(off, usual, out=np.where(off > 0, 1e6, 0.0), where=usual > 0)
     found[:_WARM] = 0.0
-    return np.minimum(found, 1e6)
+    return np.asarray(np.minimum(found, 1e6))
 
 
 def _rare(scores: Floats) -> Floats:

@@ -4,7 +4,8 @@ For every metric the worst points of the incident are compared with the worst po
 a row before it, so that a series that is often bad is not found bad. Only what is worse counts:
 latency and errors up, availability down; more or less traffic is passed on by callers and is no
 cause. Of the same kind as the target's own deviation, and at the same moments, weighs more. A
-caller that calls something as bad is explained by it; who explains more callers ranks higher.
+caller that calls something as bad is explained by it; who explains more callers ranks higher, and
+who adds more time or errors over all its calls, where it is known how many there are.
 Nothing that stands out, or a target that is as ever, is said to be unclear.
 """
 
@@ -36,13 +37,13 @@ _SHARE: Final = 0.005
 _USUAL: Final = 0.95
 """The share of the time before that counts as usual."""
 
-_CLEAR: Final = 3.0
+_CLEAR: Final = 2.0
 """Deviations above the worst that is usual, from which a component is one that deviates."""
 
 _MOST: Final = 50.0
 """Deviations beyond which more is not worse."""
 
-_AMOUNT: Final = 0.5
+_AMOUNT: Final = 0.7
 """The part of a score that goes by what it amounts to over all calls."""
 
 _EXPLAINED: Final = 0.5
@@ -57,7 +58,10 @@ _OTHER_KIND: Final = 0.3
 _KINDS: Final = (
     ("available", re.compile(r"avail|success|uptime", re.I)),
     ("errors", re.compile(r"err|fail|fault|exception|5xx|timeout|drop|reject", re.I)),
-    ("latency", re.compile(r"laten|durat|elapsed|response.?time|wait|p\d\d\b|_(ms|seconds)$", re.I)),
+    (
+        "latency",
+        re.compile(r"laten|durat|elapsed|response.?time|wait|p\d\d\b|_(ms|s)$", re.I),
+    ),
     ("traffic", re.compile(r"request|count|calls|traffic|throughput|rate|rps|sum$", re.I)),
 )
 
@@ -199,8 +203,14 @@ def _rank(
     for name in found:
         for other in _reachable(callees, name) - {name}:
             callers[other].add(name)
-    leaves = [n for n in found if main in found[n] and n in traffic and strength[n] > 0 and n != target]
-    most = max((found[n][main].amount * traffic[n] for n in leaves), default=0.0)
+    amounts = {
+        name: of[main].amount * traffic[name]
+        for name, of in found.items()
+        if main in of and name in traffic
+    }
+    most = max(
+        (one for name, one in amounts.items() if strength[name] > 0 and name != target), default=0.0
+    )
     scores = {}
     for name, score in strength.items():
         under = _reachable(callees, name) - {name}
@@ -212,8 +222,8 @@ def _rank(
             score *= 0.4
         explained = sum(min(strength[one], score) for one in callers[name])
         score *= 1 + _CALLERS * explained / (explained + 2)
-        amount = math.sqrt(found[name][main].amount * traffic.get(name, 0.0) / most) if main in found[name] and most and name in traffic else 0.5
-        score *= 1 - _AMOUNT * (1 - min(amount, 1.0))
+        share = amounts[name] / most if most and name in amounts else 0.25
+        score *= 1 - _AMOUNT * (1 - min(math.sqrt(share), 1.0))
         scores[name] = score * (1.0 if below is None or name in below else 0.1)
     ranked = sorted(scores.items(), key=lambda one: (-one[1], one[0]))
     known = target in found and bool(found[str(target)])
