@@ -4,7 +4,7 @@ Two questions are asked of every point: how far is it, and how far is the mean o
 from what the last thousands of points were, in their standard deviations. The mean of both is the
 deviation. What is not above all of the last few hundred points is the rest of something already
 said, and is scored down: an alarm is one point, not a day of them (`bench/learning/anomalies.py`).
-Time of day takes no part: seasonal residuals, differences and medians were tried and did worse.
+Time of day takes no part: seasonal residuals, differences and logarithms were tried and did worse.
 """
 
 from __future__ import annotations
