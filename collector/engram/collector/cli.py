@@ -283,7 +283,11 @@ def _parser() -> argparse.ArgumentParser:
         "--since", metavar="TIME", help="run: look at everything since: 7d, 2h, 2026-11-20"
     )
     lab = add("lab", "run a method of learning as a filter, on data of your own", _LAB_HELP)
-    lab.add_argument("method", metavar="METHOD", help="changepoints, forecast, patterns, similar")
+    lab.add_argument(
+        "method",
+        metavar="METHOD",
+        help="anomalies, changepoints, forecast, patterns, rootcause, similar",
+    )
     config = add("config", "check the configuration, and show what is in effect")
     config.add_argument("action", choices=["validate"], help="what to do")
     audit = add("audit", "what of a code base leaves a memory, and what none", _AUDIT_HELP)
@@ -334,6 +338,12 @@ _LAB_HELP = """Run a method of learning as a filter from stdin to stdout, as the
   engram lab patterns < app.log     a message per line in, `id<TAB>template` per line out
   engram lab similar                JSON lines: {op: "index", traces: [...]}, then
                                     {op: "search", trace, scope, k} gives {ids, scores}
+  engram lab changepoints           {id, values} gives {id, changepoints: [index]}
+  engram lab forecast               {id, values, step_s, horizon} gives {id, mean, lo90, hi90}
+  engram lab anomalies              {id, timestamps, values} gives {id, scores}, 0 to 1
+  engram lab rootcause              {id, graph: [[caller, callee]], times, incident: [start, end],
+                                    metrics: {component: {name: [...]}}, target} gives
+                                    {id, ranked, scores, unclear}
 """
 
 _RULES_HELP = """Which rule makes which memory, and why not another.

@@ -129,6 +129,36 @@ def _number(said: dict[str, Any], name: str) -> float:
     return float(one)
 
 
+def anomalies(lines: Iterable[str]) -> Iterable[str]:
+    """`{id, timestamps, values}` -> `{id, scores}`, 0 to 1, each by the points up to it."""
+    from engram.learning.anomalies import anomaly_scores
+
+    for said in _objects(lines):
+        scores = anomaly_scores(said["timestamps"], said["values"])
+        yield json.dumps({"id": said.get("id"), "scores": scores.round(6).tolist()})
+
+
+def rootcause(lines: Iterable[str]) -> Iterable[str]:
+    """`{id, graph, times, metrics, incident, target}` -> `{id, ranked, scores, unclear}`.
+
+    The graph is of [caller, callee], the incident of [start, end], in the unit of the times.
+    """
+    from engram.learning.rootcause import rank_causes
+
+    for said in _objects(lines):
+        found = rank_causes(
+            said["graph"], said["times"], said["metrics"], said["incident"], said.get("target")
+        )
+        yield json.dumps(
+            {
+                "id": said.get("id"),
+                "ranked": [name for name, _ in found.ranked],
+                "scores": [round(score, 6) for _, score in found.ranked],
+                "unclear": found.unclear,
+            }
+        )
+
+
 def _trace(said: dict[str, Any]) -> Trace:
     from engram.learning.similar import Trace
 
@@ -152,9 +182,11 @@ def _objects(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
 
 
 METHODS: Final[dict[str, Callable[[Iterable[str]], Iterable[str]]]] = {
+    "anomalies": anomalies,
     "changepoints": changepoints,
     "forecast": forecast,
     "patterns": patterns,
+    "rootcause": rootcause,
     "similar": similar,
 }
 
