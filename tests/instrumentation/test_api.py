@@ -391,7 +391,9 @@ def test_bounded() -> None:
     ("name", "secret"),
     [("password", True), ("dbPassword", True), ("token", True), ("accessToken", True),
      ("api_key", True), ("client_secret", True), ("max_tokens", False), ("tokens", False),
-     ("passenger", False), ("key", False)],
+     ("passenger", False), ("key", False), ("card_number", True), ("cardNumber", True),
+     ("cvv", True), ("ssn", True), ("pin", True), ("otp", True), ("passcode", True),
+     ("pinned", False), ("cardinality", False)],
 )  # fmt: skip
 def test_secret_names(name: str, secret: bool) -> None:
     """Names of secrets are known, and names that only look so are none."""

@@ -206,3 +206,26 @@ def test_fields_that_are_never_kept(name: str) -> None:
     """By the name of the field, at any depth; a field that only sounds like it is kept."""
     kept = json.loads(as_json({"a": [{name: "s3cret"}], "passenger": "ada", "pinned": 1}))
     assert kept == {"a": [{name: REDACTED}], "passenger": "ada", "pinned": 1}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["password1", "password_confirmation", "passwordConfirm", "passphrase_again", "access_key"],
+)
+def test_a_second_password_field_is_secret_too(name: str) -> None:
+    """Sign-up forms send the password twice, the second time under a longer name."""
+    assert "s3cret" not in as_json({name: "s3cret"})
+
+
+class _Hostile:
+    """A model that cannot be told."""
+
+    def model_dump(self) -> object:
+        """See Pydantic."""
+        raise RuntimeError("a serializer of the app's own")
+
+
+@pytest.mark.parametrize("value", [10**5000, _Hostile()], ids=["long", "hostile"])
+def test_a_value_that_cannot_be_told_costs_only_itself(value: object) -> None:
+    """The rest of the arguments is kept; an error here would lose the whole intent."""
+    assert json.loads(as_json({"a": 1, "value": value}))["a"] == 1

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 REDACTED: Final = "[REDACTED]"
 _SECRET: Final = re.compile(
-    r"pass(?:word|wd|phrase|code)?$|^pwd$|secret|token|api[-_]?key|authori[sz]ation|cookie"
+    r"pass(?:word|wd|phrase|code)|pass$|^pwd$|secret|token|(?:api|access)[-_]?key|authori[sz]ation|cookie"
     r"|credential|private[-_]?key|card[-_]?(?:number|no)|^cv[vc]2?$|^ssn$|^pin$|^otp$|signature",
     re.IGNORECASE,
 )
@@ -34,6 +34,8 @@ def as_json(value: Any, limit: int = 4096) -> str:
 
 
 def _small(value: Any, left: list[int], depth: int) -> Any:
+    if isinstance(value, int) and value.bit_length() > 4096:
+        return f"<int of {value.bit_length()} bits>"  # Python refuses to print it
     if value is None or isinstance(value, bool | int | float):
         left[0] -= 8
         return value
@@ -65,7 +67,10 @@ def _small(value: Any, left: list[int], depth: int) -> Any:
         return some
     dump = getattr(value, "model_dump", None)
     if callable(dump):
-        return _small(dump(), left, depth - 1)
+        try:
+            return _small(dump(), left, depth - 1)
+        except Exception:  # noqa: BLE001 - a serializer of the app's own; the rest is still told
+            return f"<{type(value).__name__}>"
     return f"<{type(value).__name__}>"
 
 

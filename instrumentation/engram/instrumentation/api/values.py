@@ -29,7 +29,8 @@ MASK: Final = "[masked]"
 
 _SECRET: Final = re.compile(
     r"passwd|password|passphrase|(^|[_.-])pwd|secret|api[_-]?key|access[_-]?key|private[_-]?key"
-    r"|credential|authorization|cookie|token$",
+    r"|credential|authorization|cookie|token$|passcode|card[-_]?(?:number|no)$"
+    r"|^(?:cv[vc]2?|ssn|pin|otp)$",
     re.IGNORECASE,
 )
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
