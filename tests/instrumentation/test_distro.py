@@ -109,6 +109,34 @@ def test_newer_libraries_are_instrumented_all_the_same(tmp_path: Path) -> None:
     assert environment["ANTHROPIC_OPEN_TELEMETRY"] == "false"
 
 
+CALLS = """
+import http.server, threading, urllib.request
+import requests
+from opentelemetry import baggage, context
+heard = []
+class Stranger(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        heard.append({name.lower() for name in self.headers})
+        self.send_response(200); self.send_header("content-length", "0"); self.end_headers()
+    def log_message(self, *_): pass
+stranger = http.server.HTTPServer(("127.0.0.1", 0), Stranger)
+threading.Thread(target=stranger.serve_forever, daemon=True).start()
+context.attach(baggage.set_baggage("user.id", "ada"))
+requests.get(f"http://127.0.0.1:{stranger.server_port}/")
+print("traceparent" in heard[0], "baggage" in heard[0])
+"""
+
+
+def test_strangers_do_not_hear_of_users(tmp_path: Path) -> None:
+    """The trace goes on to whoever is called; who it is for only when it is asked for."""
+    out, receiver = _run(CALLS, tmp_path)
+    assert out == "True False\n"
+    (span,) = receiver.spans()
+    assert {pair.key: pair.value.string_value for pair in span.attributes}["user.id"] == "ada"
+    out, _ = _run(CALLS, tmp_path, OTEL_PROPAGATORS="tracecontext,baggage")
+    assert out == "True True\n"
+
+
 def test_exporters_of_the_user_win(tmp_path: Path) -> None:
     """Who names an exporter gets it, and ours for the other signals."""
     code = (

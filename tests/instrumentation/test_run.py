@@ -105,6 +105,19 @@ def test_a_request_is_remembered(collector: Collector, folder: Path) -> None:
     assert intent["trace_id"] == outcome["trace_id"]
 
 
+def test_without_content_no_body(collector: Collector, folder: Path) -> None:
+    """A chat route's prompt is in its body: with content off it stays in the app."""
+    port, off = free_port(), {"ENGRAM_CAPTURE_CONTENT": "false"}
+    with running(
+        folder, _uvicorn(port), endpoint=collector.url, service="mute", port=port, environment=off
+    ) as app:
+        assert app.post("/orders/berlin", {"item": "my whole secret story"}) == 200
+        collector.wait("mute", "request_outcome", "/orders")
+        (intent,) = collector.wait("mute", "request_intent", "/orders")
+    assert "story" not in str(intent)
+    assert '"shop": "berlin"' in intent["content"]
+
+
 def test_an_intent_survives_kill_9(collector: Collector, folder: Path) -> None:
     """The process dies in the middle of a request: what was wanted is in memory."""
     port = free_port()

@@ -128,5 +128,5 @@ def test_the_filter_keeps_the_order_and_survives_garbage() -> None:
     ]
     assert told[0] == told[3]
     assert told[0].split("\t")[0] == pattern_id("disk <*> full")
-    with pytest.raises(BadRequest, match="there is: .*patterns"):
+    with pytest.raises(BadRequest, match=r"there is: .*patterns"):
         lab.run("tea", io.BytesIO(), out)

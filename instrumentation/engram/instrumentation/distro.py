@@ -25,7 +25,6 @@ _log = logging.getLogger("engram.instrumentation")
 
 DEFAULTS: Final = {
     "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-    "OTEL_PROPAGATORS": "tracecontext,baggage",
     # A remote parent that is not sampled would take our requests out of memory.
     "OTEL_TRACES_SAMPLER": "always_on",
     # Intents are log events: what a crash can lose is what was not sent yet.
@@ -112,6 +111,7 @@ class EngramConfigurator(_OTelSDKConfigurator):
     def _configure(self, **kwargs: Any) -> None:
         from engram.instrumentation.export.sending import hurry_at_exit
         from engram.instrumentation.processors import log_processors, span_processors
+        from engram.instrumentation.propagation import keep_baggage_here
 
         if not os.environ.get("OTEL_CONFIG_FILE"):
             kwargs["span_processors"] = [*kwargs.get("span_processors", ()), *span_processors()]
@@ -120,6 +120,8 @@ class EngramConfigurator(_OTelSDKConfigurator):
                 *log_processors(),
             ]
         super()._configure(**kwargs)  # type: ignore[no-untyped-call]
+        if not os.environ.get("OTEL_PROPAGATORS", "").strip():
+            keep_baggage_here()
         hurry_at_exit()
 
 

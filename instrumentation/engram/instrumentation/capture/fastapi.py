@@ -21,6 +21,7 @@ from opentelemetry.context import Context, get_current
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.trace import SpanKind
 
+from engram.instrumentation.agents import content_captured
 from engram.instrumentation.redaction import as_json
 
 EVENT: Final = "engram.request_intent"
@@ -146,7 +147,7 @@ def tell(request: Any, body: Any, context: Context | None = None) -> None:
             server.set_attribute(name, attributes[name])
     if arguments := {**_query(request), **scope.get("path_params", {})}:
         attributes["engram.request.arguments"] = as_json(arguments)
-    if body is not None:
+    if body is not None and content_captured():
         attributes["engram.request.body"] = as_json(_plain(body), _BODY_CHARACTERS)
     get_logger("engram.fastapi").emit(
         timestamp=time.time_ns(),
