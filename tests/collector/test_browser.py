@@ -26,6 +26,7 @@ from engram.collector.registry import Browser, Size
 from engram.exporters.engine import Engine, EngineSettings
 from engram.exporters.errors import NotFound
 from engram.exporters.home import Home
+from engram.instrumentation.browser import script
 
 KEY = "a-key-of-a-browser"
 CHROMIUM = shutil.which("chromium")
@@ -172,24 +173,27 @@ onload = () => {
   setTimeout(() => { throw new TypeError("thrown-here") })
   Promise.reject(new RangeError("rejected-here"))
   fetch("/api/save").then(() => fetch("/done"))
+  // The last click of a page, and what it measured, arrive although it is left at once.
+  setTimeout(() => { document.getElementById("buy").click(); location.href = "/bye" }, 1500)
 }
 </script>"""
 
 
-def test_a_page_in_chromium(tmp_path: Path) -> None:
-    """What happens in a real page is remembered once each, with session, user and trace."""
+@contextmanager
+def browsing(folder: Path, pages: dict[str, bytes], first: str) -> Iterator[dict[str, str | None]]:
+    """Real Chromium on a site of these pages; what was asked for, and its traceparent."""
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
-    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     asked: dict[str, str | None] = {}
 
     class Site(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked[self.path] = self.headers["traceparent"]
             self.send_response(200)
-            self.send_header("content-type", "text/html")
+            script = self.path.endswith(".js")
+            self.send_header("content-type", "text/javascript" if script else "text/html")
             self.end_headers()
-            self.wfile.write((PAGE % (trace, port)).encode() if self.path == "/cart" else b"ok")
+            self.wfile.write(pages.get(self.path, b"ok"))
 
         def log_message(self, *_: object) -> None:
             pass
@@ -197,29 +201,41 @@ def test_a_page_in_chromium(tmp_path: Path) -> None:
     site = ThreadingHTTPServer(("127.0.0.1", 0), Site)
     threading.Thread(target=site.serve_forever, daemon=True).start()
     flags = "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run"
-    url = f"http://127.0.0.1:{site.server_port}/cart"
-    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    url = f"http://127.0.0.1:{site.server_port}{first}"
+    profile = f"--user-data-dir={folder / 'profile'}"
     command = [CHROMIUM, *flags.split(), profile, "--remote-debugging-port=0", url]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ)
+    )
+    try:
+        yield asked
+    finally:
+        process.terminate()
+        process.wait(20)
+        site.shutdown()
+        site.server_close()
+
+
+def test_a_page_in_chromium(tmp_path: Path) -> None:
+    """What happens in a real page is remembered once each, with session, user and trace."""
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     with door(tmp_path / "home", Browser()) as collecting:
-        port = collecting.http_port
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ)
-        )
-        try:
+        page = (PAGE % (trace, collecting.http_port)).encode()
+        with browsing(tmp_path, {"/cart": page}, "/cart") as asked:
             deadline = time.monotonic() + 60
             rows: list[dict[str, Any]] = []
-            while time.monotonic() < deadline and sum(r["type"] == "ui_error" for r in rows) < 2:
+            last, quiet = -1, 0  # nothing more for a second and a half: none comes twice
+            while time.monotonic() < deadline and ("/bye" not in asked or quiet < 5):
                 time.sleep(0.3)
                 with suppress(NotFound, duckdb.CatalogException):  # nothing has arrived yet
                     rows = collecting.rows("memories", "page")
-        finally:
-            process.terminate()
-            process.wait(20)
-            site.shutdown()
-            site.server_close()
+                quiet, last = (quiet + 1 if len(rows) == last else 0), len(rows)
     made = [row["type"] for row in rows]
     assert made.count("page_view") == 2
-    assert made.count("user_action") == 3  # two clicks and the form
+    assert made.count("user_action") == 4  # three clicks and the form
+    vitals = [row["title"] for row in rows if row["type"] == "performance_metric"]
+    for name in ("FCP", "TTFB", "LCP", "CLS"):
+        assert sum(name in title for title in vitals) == 1, vitals
     assert made.count("ui_error") == 2
     assert {row["trust"] for row in rows} == {"browser"}
     assert {row["trace_id"] for row in rows} == {trace}
@@ -230,4 +246,28 @@ def test_a_page_in_chromium(tmp_path: Path) -> None:
     assert "XL-remembered" in everything
     for secret in ("me@private", "hunter2", "s3cret"):
         assert secret not in everything
-    assert {r["user_id"] for r in rows if r["type"] != "performance_metric"} >= {"u-1"}
+    # The view of the page came before it said whose it is.
+    assert {r["user_id"] for r in rows if r["type"] in ("user_action", "ui_error")} == {"u-1"}
+
+
+ALONE = """<!doctype html><title>Alone</title>
+<script src="/engram.js" data-endpoint="http://127.0.0.1:9"></script>
+<script>
+onload = async () => {
+  for (let n = 0; n < 3000; n++) engram.event("browser.user_action.click", { n })
+  await new Promise((done) => setTimeout(done, 2500))
+  engram.event("one.more", null)
+  engram.identify({ toString() { throw new Error("page") } })
+  fetch("/alive")
+}
+</script>"""
+
+
+def test_a_page_whose_collector_is_down(tmp_path: Path) -> None:
+    """Thousands of events for nobody: the page goes on, and what it does wrong stays its own."""
+    pages = {"/": ALONE.encode(), "/engram.js": script()}
+    with browsing(tmp_path, pages, "/") as asked:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and "/alive" not in asked:
+            time.sleep(0.2)
+    assert asked.get("/alive")

@@ -29,13 +29,13 @@ const pairs = (object, depth) => Object.entries(object).slice(0, 64)
 // The session: of this tab, until 30 minutes without an event. Storage may be forbidden.
 let session = {}
 const touch = () => {
-  try { session = JSON.parse(sessionStorage.engram) } catch {}
+  safe(() => { session = JSON.parse(sessionStorage.engram) })()
   const now = Date.now()
-  if (!session.id || now - session.last > 18e5) session = {id: hex(16), user: session.user}
+  if (!(now - session.last < 18e5)) session = {id: hex(16), user: session.user}
   session.last = now
   keep()
 }
-const keep = () => { try { sessionStorage.engram = JSON.stringify(session) } catch {} }
+const keep = safe(() => { sessionStorage.engram = JSON.stringify(session) })
 
 // The trace of the server's answer, so that the page and its request are one story; or our own.
 const told = document.querySelector('meta[name=traceparent]')?.content ||
@@ -43,7 +43,7 @@ const told = document.querySelector('meta[name=traceparent]')?.content ||
 const [, traceId, spanId] = /^00-(\w{32})-(\w{16})/.exec(told) || [0, hex(16)]
 
 let queue = [], timer, wait = 1e3, count = 0
-const later = () => { timer ||= setTimeout(flush, wait) }
+const later = () => timer ||= setTimeout(flush, wait)
 const flush = safe(() => {
   clearTimeout(timer)
   timer = 0
@@ -67,7 +67,7 @@ const flush = safe(() => {
       later()
     }
     send.call(window, endpoint, {method: 'POST', body, headers, credentials: 'omit', keepalive: body.length < 6e4})
-      .then(answer => { if (answer.status == 429 || answer.status > 501) again(); else wait = 1e3 }, again)
+      .then(answer => answer.status == 429 || answer.status > 501 ? again() : wait = 1e3, again)
   }
 })
 
@@ -143,14 +143,15 @@ on(window, 'unhandledrejection', event => failed(event.reason))
 
 // Web vitals: the first two when they are known, the others when the page is left.
 const vital = (name, amount, good, poor) => emit('browser.web_vital', {
-  'browser.web_vital.name': name, 'browser.web_vital.value': amount,
+  'browser.web_vital.name': name, 'browser.web_vital.value': +amount.toFixed(3),
   'browser.web_vital.rating': amount > poor ? 'poor' : amount > good ? 'needs-improvement' : 'good'
 })
 const observe = (type, work, more) => safe(() => new PerformanceObserver(safe(list => list.getEntries().forEach(work)))
   .observe({type, buffered: true, ...more}))()
-let lcp, cls, inp = 0, shift = 0, first = 0, last = 0, left
+let lcp, cls, ttfb, inp = 0, shift = 0, first = 0, last = 0, left
 observe('paint', entry => entry.name == 'first-contentful-paint' && vital('FCP', entry.startTime, 1800, 3000))
-observe('navigation', entry => vital('TTFB', entry.responseStart, 800, 1800))
+// Chromium tells of the navigation twice.
+observe('navigation', entry => { ttfb ||= !vital('TTFB', entry.responseStart, 800, 1800) })
 observe('largest-contentful-paint', entry => { lcp = entry.startTime; cls ||= 0 })
 // The worst burst of shifts: gaps under a second, five seconds at most.
 observe('layout-shift', entry => {
@@ -165,9 +166,9 @@ observe('event', entry => { if (entry.interactionId) inp = Math.max(inp, entry.d
 const leave = () => {
   if (!left) {
     left = 1
-    if (lcp) vital('LCP', lcp, 2500, 4000)
-    if (cls != null) vital('CLS', cls, .1, .25)
-    if (inp) vital('INP', inp, 200, 500)
+    lcp && vital('LCP', lcp, 2500, 4000)
+    cls != null && vital('CLS', cls, .1, .25)
+    inp && vital('INP', inp, 200, 500)
   }
   flush()
 }
@@ -181,10 +182,9 @@ window.fetch = function (input, init) {
   safe(() => {
     if (!mine(input.url || input)) return
     const headers = new Headers(init?.headers || input.headers)
-    if (!headers.has('traceparent')) {
-      headers.set('traceparent', parent())
-      init = {...init, headers}
-    }
+    if (headers.has('traceparent')) return
+    headers.set('traceparent', parent())
+    init = {...init, headers}
   })()
   return send.call(this, input, init)
 }
@@ -201,7 +201,7 @@ XMLHttpRequest.prototype.send = function (body) {
 
 window.engram = {
   event: safe((name, attributes) => emit(String(name), attributes)),
-  identify: safe(user => { touch(); session.user = user == null ? undefined : String(user); keep() })
+  identify: safe(user => { touch(); session.user = user == null ? user : String(user); keep() })
 }
 safe(view)('push')
 })()
