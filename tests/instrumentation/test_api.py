@@ -33,6 +33,7 @@ from tests.interop.collecting import collecting
 
 import engram.instrumentation as engram
 from engram.exporters.signals import Signal
+from engram.instrumentation import redaction
 from engram.instrumentation.api import marks, optimizations, remedies, values
 from engram.instrumentation.api.breaker import Breaker
 from engram.instrumentation.processors import add_processors
@@ -393,11 +394,12 @@ def test_bounded() -> None:
      ("api_key", True), ("client_secret", True), ("max_tokens", False), ("tokens", False),
      ("passenger", False), ("key", False), ("card_number", True), ("cardNumber", True),
      ("cvv", True), ("ssn", True), ("pin", True), ("otp", True), ("passcode", True),
-     ("pinned", False), ("cardinality", False)],
+     ("pinned", False), ("cardinality", False), ("pass", True), ("db_pw", True),
+     ("compass", False), ("token_value", True), ("X-Signature", True), ("maxTokens", False)],
 )  # fmt: skip
 def test_secret_names(name: str, secret: bool) -> None:
     """Names of secrets are known, and names that only look so are none."""
-    assert values.is_secret(name) is secret
+    assert redaction.is_secret(name) is secret
 
 
 def test_remedy(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,18 +13,21 @@ from typing import Any, Final
 
 REDACTED: Final = "[REDACTED]"
 _SECRET: Final = re.compile(
-    r"pass(?:word|wd|phrase|code)|pass$|^pwd$|secret|token|(?:api|access)[-_]?key|authori[sz]ation|cookie"
-    r"|credential|private[-_]?key|card[-_]?(?:number|no)|^cv[vc]2?$|^ssn$|^pin$|^otp$|signature",
+    r"pass(?:word|wd|phrase|code)|(?:^|[_.-])(?:pass|pwd?)$|secret|token(?!s)|cookie|credential"
+    r"|(?:api|access|private)[_-]?key|authori[sz]ation|card[_-]?(?:number|no)(?:$|[_.-])|signature"
+    r"|^(?:cv[vc]2?|ssn|pin|otp)$",
     re.IGNORECASE,
 )
+"""`max_tokens` is a number of them, and no secret."""
+_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _LONGEST: Final = 1000
 _ITEMS: Final = 50
 _DEPTH: Final = 6
 
 
 def is_secret(name: str) -> bool:
-    """Whether a field of this name is never kept."""
-    return _SECRET.search(name) is not None
+    """Whether a field or parameter of this name is never kept."""
+    return _SECRET.search(_CAMEL.sub("_", name)) is not None
 
 
 def as_json(value: Any, limit: int = 4096) -> str:

@@ -15,10 +15,11 @@ import inspect
 import json
 import math
 import pathlib
-import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
+
+from engram.instrumentation.redaction import is_secret
 
 CHARACTERS: Final = 16_384
 """The most that one argument, result or content may have: the collector keeps half of it."""
@@ -27,21 +28,9 @@ ITEMS: Final = 100
 DEPTH: Final = 8
 MASK: Final = "[masked]"
 
-_SECRET: Final = re.compile(
-    r"passwd|password|passphrase|(^|[_.-])pwd|secret|api[_-]?key|access[_-]?key|private[_-]?key"
-    r"|credential|authorization|cookie|token$|passcode|card[-_]?(?:number|no)$"
-    r"|^(?:cv[vc]2?|ssn|pin|otp)$",
-    re.IGNORECASE,
-)
-_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _NAMED: Final = (
     datetime.date, datetime.time, datetime.timedelta, uuid.UUID, decimal.Decimal, pathlib.PurePath,
 )  # fmt: skip
-
-
-def is_secret(name: str) -> bool:
-    """Whether a parameter or key of this name holds what nobody may read."""
-    return _SECRET.search(_CAMEL.sub("_", name)) is not None
 
 
 def text(value: object, limit: int = CHARACTERS) -> str:

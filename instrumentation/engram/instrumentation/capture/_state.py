@@ -111,12 +111,8 @@ def _object(value: Mapping[Any, Any], room: _Room, depth: int) -> dict[str, Any]
             told[_CUT] = f"{len(value) - len(told)} more"
             break
         name = _text(key if isinstance(key, str) else str(_plain(key, room, _MOST_DEPTH)), room)
-        told[name] = REDACTED if _secret(name) else _plain(value[key], room, depth + 1)
+        told[name] = REDACTED if is_secret(name) else _plain(value[key], room, depth + 1)
     return told
-
-
-def _secret(name: str) -> bool:
-    return is_secret(name) and not name.lower().endswith("tokens")  # how many, in a state of models
 
 
 def _text(text: str, room: _Room) -> str:
