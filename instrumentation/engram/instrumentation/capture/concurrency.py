@@ -8,8 +8,11 @@ OpenTelemetry's `exceptions` instrumentor already, but outside of the trace they
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import functools
+import os
+import queue
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
@@ -67,16 +70,46 @@ class _Watched(Future):  # type: ignore[type-arg]
 
     def __del__(self) -> None:
         if not self._engram_read and self._state == _FINISHED and self._exception is not None:
-            _tell(self._exception, self._engram_name, self._engram_context)
+            # The collector of garbage may have come while this thread holds a lock of the SDK. So
+            # it is told by another one; `put` of a SimpleQueue is made to be called from here.
+            _lost.put((self._exception, self._engram_name, self._engram_context))
+
+
+_Lost = tuple[BaseException, str, Context | None]
+_lost: queue.SimpleQueue[_Lost] = queue.SimpleQueue()
+_telling_in = 0
+"""The process in which a thread tells what is lost: a fork has none."""
+
+
+def _tell_all() -> None:
+    """At the end of the program: what is still waiting."""
+    with contextlib.suppress(queue.Empty):
+        while True:
+            _tell(*_lost.get_nowait())
+
+
+def _tell_forever() -> None:
+    while True:
+        _tell(*_lost.get())
+
+
+def _have_teller() -> None:
+    global _telling_in
+    if _telling_in != os.getpid():
+        _telling_in = os.getpid()
+        threading.Thread(target=_tell_forever, name="engram-lost", daemon=True).start()
 
 
 def _watch_pools() -> None:
     original: Any = ThreadPoolExecutor.submit
+    atexit.register(_tell_all)  # before the SDK's own, which was registered earlier
 
     @functools.wraps(original)
     def submit(self: ThreadPoolExecutor, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         future: Any = original(self, fn, *args, **kwargs)
         if future.__class__ is Future:
+            with contextlib.suppress(RuntimeError):  # no more threads, at the very end
+                _have_teller()
             future.__class__ = _Watched
             watched: Any = future
             watched._engram_context, watched._engram_name = get_current(), _name(fn)
