@@ -81,6 +81,34 @@ def test_what_is_lost_is_told_once_in_its_trace(tmp_path: Path) -> None:
     assert told == [("pool lost", "pool"), ("task lost", "tasks"), ("thread lost", "thread")]
 
 
+LOCKED = """
+import gc, threading
+from concurrent.futures import ThreadPoolExecutor
+from opentelemetry._logs import get_logger_provider
+from opentelemetry.sdk._logs import LogRecordProcessor
+lock, told = threading.Lock(), threading.Event()
+class Locking(LogRecordProcessor):
+    def on_emit(self, log_record):
+        if not lock.acquire(timeout=5): print("blocked")
+        lock.release(); told.set()
+    def shutdown(self): pass
+    def force_flush(self, timeout_millis=30000): return True
+get_logger_provider().add_log_record_processor(Locking())
+def fails(): raise LookupError("lost")
+with ThreadPoolExecutor(1) as pool: future = pool.submit(fails)
+with lock:  # as the SDK may hold one when garbage is collected
+    del future; gc.collect()
+print(told.wait(20))
+"""
+
+
+def test_garbage_is_collected_at_any_moment(tmp_path: Path) -> None:
+    """What was lost is not told in the thread that throws it away: that one may hold a lock."""
+    out, receiver = _run(LOCKED, tmp_path)
+    assert out == "True\n"
+    assert len(receiver.logs()) == 1
+
+
 REPORT = """
 import json, os
 import google.genai, sqlalchemy
