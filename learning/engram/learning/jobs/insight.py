@@ -38,6 +38,8 @@ class Insight:
     """The type of memory that it becomes."""
     service: str | None = None
     importance: float = 0.7
+    subject: str | None = None
+    """What it is about: of several statements on one subject the newest holds."""
     tags: tuple[str, ...] = ()
     evidence: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -72,6 +74,8 @@ def request(insights: Iterable[Insight]) -> bytes:
             _set(record.attributes, "engram.content", insight.content)
             _set(record.attributes, "engram.importance", insight.importance)
             _set(record.attributes, "engram.tags", [f"job:{insight.job}", *insight.tags])
+            if insight.subject is not None:
+                _set(record.attributes, "engram.subject", insight.subject)
             _set(record.attributes, "job", insight.job)
             _set(record.attributes, EVIDENCE, list(insight.evidence[:MOST_EVIDENCE]))
             for name, value in sorted(insight.facts.items()):

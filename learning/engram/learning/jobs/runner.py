@@ -168,7 +168,7 @@ class Runner:
             nonlocal lake
             try:
                 if lake is None:
-                    lake = attach_read_only(self._home, threads=1, memory_limit="512MB")
+                    lake = attach_read_only(self._home, threads=2, memory_limit="1GB")
                 frame: pl.DataFrame = lake.execute(sql, list(values)).pl()
             except duckdb.Error as error:
                 raise StoreError(f"cannot read the lake in {self._home.lake}: {error}") from error
