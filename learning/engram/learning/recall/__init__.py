@@ -8,5 +8,16 @@ from __future__ import annotations
 
 from engram.learning.recall.engine import Recall
 from engram.learning.recall.items import ALL, Found, Item, Page, Scope
+from engram.learning.recall.known import KnownError, KnownPattern, Solution
 
-__all__ = ["ALL", "Found", "Item", "Page", "Recall", "Scope"]
+__all__ = [
+    "ALL",
+    "Found",
+    "Item",
+    "KnownError",
+    "KnownPattern",
+    "Page",
+    "Recall",
+    "Scope",
+    "Solution",
+]

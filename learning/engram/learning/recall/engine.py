@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from engram.exporters.errors import BadRequest, NotFound, StoreError
 from engram.exporters.home import Home
 from engram.learning.recall.items import ALL, Found, Item, Page, Scope
+from engram.learning.recall.known import KnownError, KnownErrors
 
 if TYPE_CHECKING:
     import duckdb
@@ -37,6 +38,7 @@ class Recall:
         self._lock = threading.Lock()
         self._searcher: Searcher | None = None
         self._connection: duckdb.DuckDBPyConnection | None = None
+        self._known = KnownErrors(self._ask)
 
     def search(
         self,
@@ -128,6 +130,15 @@ class Recall:
         if not found:
             raise NotFound(f"there is no memory {memory_id}")
         return found[0]
+
+    def known_error(self, text: str | None = None, **asked: Any) -> KnownError:
+        """What is known of an error; the options of `KnownErrors.find`.
+
+        Raises:
+            BadRequest: nothing was given.
+            NotFound: this home has no lake yet.
+        """
+        return self._known.find(text, **asked)
 
     def close(self) -> None:
         """Let go of everything. Safe twice; the next question opens it again."""
