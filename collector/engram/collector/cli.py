@@ -276,6 +276,15 @@ def _parser() -> argparse.ArgumentParser:
     rules.add_argument(
         "--all", action="store_true", dest="all_", help="explain: every rule, not the closest"
     )
+    known = add(
+        "known", "whether an error was seen before, how often, and what helped", _KNOWN_HELP
+    )
+    known.add_argument("text", nargs="?", metavar="TEXT|-", help="stack trace, message or type")
+    known.add_argument("--type", metavar="TYPE", help="type of the exception")
+    known.add_argument("--message", metavar="TEXT", help="its message")
+    known.add_argument("--file", metavar="PATH", help="alone: all errors of this source file")
+    known.add_argument("--service", metavar="NAME", help="only of this service")
+    known.add_argument("--limit", type=_positive, default=5, metavar="N", help="errors (5)")
     jobs = add("jobs", "the jobs that learn: what they are, how they went, run them now")
     jobs.add_argument("action", choices=["list", "run"], help="what to do")
     jobs.add_argument("name", nargs="?", metavar="NAME", help="run: only this one")
@@ -371,6 +380,17 @@ One line each: ok, warning or problem, and what to do. One log record is sent th
   engram doctor --python venv/bin/python
 
 exit code 1: there is a problem
+"""
+
+_KNOWN_HELP = """Whether an error was seen before, how often, since when, and what helped.
+
+It is the same error when the same type was raised in the same function of your own code: another
+message, line or path makes no other one. Without a stack: the same type and masked message.
+  python app.py 2>&1 | engram known -
+  engram known "TimeoutError: no answer after 3000 ms"
+  engram known --file shop/pay.py
+
+exit code 3: not seen
 """
 
 _AUDIT_HELP = """Read Python code, run nothing of it, and say with file and line what is remembered.
@@ -717,6 +737,21 @@ def _rules(options: argparse.Namespace) -> int:
     return OK
 
 
+def _known(options: argparse.Namespace) -> int:
+    from engram.collector import known
+    from engram.collector.output import dumps
+
+    found = known.find(
+        _home(options), options.text, error_type=options.type, message=options.message,
+        file=options.file, service=options.service, limit=options.limit,
+    )  # fmt: skip
+    if options.json:
+        print(dumps(known.told(found)))
+    else:
+        known.write(found, sys.stdout)
+    return NOT_FOUND if found.match == "none" else OK
+
+
 def _jobs(options: argparse.Namespace) -> int:
     from engram.collector import jobs
     from engram.collector.output import dumps
@@ -888,6 +923,7 @@ _COMMANDS: Final = {
     "rederive": _rederive,
     "rules": _rules,
     "jobs": _jobs,
+    "known": _known,
     "lab": _lab,
     "config": _config_command,
     "audit": _audit,
