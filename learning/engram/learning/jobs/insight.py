@@ -34,6 +34,8 @@ class Insight:
     content: str
     time_unix_nano: int
     """When it became so, in the time of the events."""
+    type: str = "ai_insight"
+    """The type of memory that it becomes."""
     service: str | None = None
     importance: float = 0.7
     tags: tuple[str, ...] = ()
@@ -63,7 +65,7 @@ def request(insights: Iterable[Insight]) -> bytes:
         scope.scope.name = own.SCOPE
         for insight in sorted(some, key=lambda one: one.id):
             record = scope.log_records.add(
-                event_name="engram.ai_insight", time_unix_nano=max(0, insight.time_unix_nano)
+                event_name=f"engram.{insight.type}", time_unix_nano=max(0, insight.time_unix_nano)
             )
             _set(record.attributes, "engram.id", insight.id)
             _set(record.attributes, "engram.title", insight.title)

@@ -1,0 +1,12 @@
+"""Recall: what memory gives back to programs, agents and people, explained and within a budget.
+
+`items` are the things that come back, `engine` is what can be asked. REST, MCP, the command line
+and the Python client all ask the engine and nothing else.
+"""
+
+from __future__ import annotations
+
+from engram.learning.recall.engine import Recall
+from engram.learning.recall.items import ALL, Found, Item, Page, Scope
+
+__all__ = ["ALL", "Found", "Item", "Page", "Recall", "Scope"]
