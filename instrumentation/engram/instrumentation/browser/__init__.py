@@ -26,7 +26,8 @@ def script() -> bytes:
     """`engram.js` as it is served: without comments, needless spaces and lines, in short names.
 
     The source keeps to what makes this safe: comments on lines of their own, no text over
-    several lines, no templates, no division, no shorthand (`{name}`). Most line ends stay, so that a stack says where.
+    several lines, no templates, no division, no shorthand (`{name}`). Most line ends stay, so that
+    a stack says where.
     """
     source = files(__name__).joinpath("engram.js").read_text(encoding="utf-8")
     lines = (line.strip() for line in source.splitlines())

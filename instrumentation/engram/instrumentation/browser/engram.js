@@ -56,6 +56,8 @@ let queue = [], timer, wait = 1e3, count = 0, flying = 0
 const later = () => timer ||= setTimeout(flush, wait)
 const flush = safe(() => {
   timer = clearTimeout(timer)
+  // Until the collector answers, each attempt waits twice as long as the one before.
+  if (queue[0]) wait = Math.min(wait * 2, 6e4)
   // A collector that takes requests and never answers must not fill the page's memory.
   while (queue[0] && flying < 5) {
     flying++
@@ -77,7 +79,7 @@ const flush = safe(() => {
         flying--
         // It waits, the oldest 100; the collector knows a record that comes twice.
         if (lost) queue = batch.concat(queue).slice(0, 100)
-        wait = lost ? Math.min(wait * 2, 6e4) : 1e3
+        else wait = 1e3
         queue[0] && later()
       })
   }
