@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Final
 
-from engram.exporters import own
+from engram.exporters import own, trust
 
 EVIDENCE: Final = "evidence"
 """Field of an insight: ids of memories it was made from, some of them when they are many."""
@@ -63,6 +63,7 @@ def request(insights: Iterable[Insight]) -> bytes:
     for service, some in sorted(by_service.items()):
         resource = made.resource_logs.add()
         resource.resource.attributes.add(key="service.name").value.string_value = service
+        resource.resource.attributes.add(key=trust.ATTRIBUTE).value.string_value = "engram"
         scope = resource.scope_logs.add()
         scope.scope.name = own.SCOPE
         for insight in sorted(some, key=lambda one: one.id):

@@ -285,6 +285,7 @@ class KnownErrors:
                 max(time_unix_nano)
             FROM lake.memories
             WHERE type = 'ai_insight'
+                AND trust = 'engram'
                 AND json_extract_string(attributes, '$.job') IN ('errors', 'solutions')
                 AND list_contains(?, json_extract_string(attributes, '$.pattern'))
             GROUP BY ALL
@@ -301,7 +302,7 @@ class KnownErrors:
         rows = self._ask(
             """
             SELECT id, title, content, attributes, time_unix_nano, subject, outcome,
-                coalesce(service_name, '')
+                coalesce(service_name, ''), trust
             FROM lake.memories
             WHERE type = 'error_solution' AND coalesce(trust, 'unknown') NOT IN (?, ?)
             ORDER BY time_unix_nano DESC, id
@@ -309,11 +310,13 @@ class KnownErrors:
             list(_UNTRUSTED),
         )
         seen: set[tuple[str, str, str]] = set()
-        for id_, title, content, attributes, at, subject, outcome, service in rows:
+        for id_, title, content, attributes, at, subject, outcome, service, trust in rows:
             said = _json(attributes)
             for one in wanted:
                 key = one.service, one.pattern
                 if said.get("job") == "solutions":
+                    if trust != "engram":
+                        continue  # nobody else counts for us
                     if service != one.service or said.get("pattern") != one.pattern:
                         continue
                     name = f"{said.get('kind')}: {said.get('fix')}"

@@ -103,6 +103,7 @@ def _resolved_before(
         FROM lake.memories
         WHERE type = 'ai_insight' AND list_contains(tags, 'state:resolved')
             AND json_extract_string(attributes, '$.job') = ? AND time_unix_nano < ?
+            AND trust = 'engram'
         ORDER BY time_unix_nano, id
         """,
         [NAME, until],
