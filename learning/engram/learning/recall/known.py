@@ -28,9 +28,12 @@ Ask = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
 
 Match = Literal["exact", "similar", "file", "none"]
 
-ALIKE: Final = 0.55
-"""Likeness from which two errors are told as similar (`similar.py`, 0..1). Below it, of two errors
-of different causes in the same project, more than one in fifty would be."""
+ALIKE: Final = 0.6
+"""Likeness from which two errors are told as similar (`similar.py`, 0..1).
+
+Four in five errors that have another of the same bug find it so, and one in seven is shown one of
+another bug (docs/benchmarks.md): which is why they are told apart from the same error.
+"""
 
 CHARACTERS: Final = 100_000
 """Of a text that are read."""
