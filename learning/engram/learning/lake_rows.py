@@ -13,6 +13,8 @@ from engram.exporters.index_read import Filter, Match
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy as np
+    from numpy.typing import NDArray
 
 _COLUMNS: Final = "id, type, time_unix_nano, title, content, service_name, source, trust"
 
@@ -31,13 +33,19 @@ class MemoryRow(NamedTuple):
     service: str | None
     source: str | None
     trust: str | None
+    more: tuple[Any, ...] = ()
+    """The other columns that were asked for."""
 
 
 class LakeRows:
-    """Reads memories from the lake. Constructing opens nothing. Not for several threads."""
+    """Reads memories from the lake. Constructing opens nothing. Not for several threads.
 
-    def __init__(self, home: Home) -> None:
+    `more` are columns that are read with the others.
+    """
+
+    def __init__(self, home: Home, more: Sequence[str] = ()) -> None:
         self._home = home
+        self._columns = ", ".join((_COLUMNS, *more))
         self._lake: duckdb.DuckDBPyConnection | None = None
 
     def rows(self, matches: Sequence[Match], only: Filter) -> dict[str, MemoryRow]:
@@ -79,8 +87,30 @@ class LakeRows:
         return rows
 
     def _select(self, where: str, values: list[Any]) -> dict[str, MemoryRow]:
-        found = self._ask(f"SELECT {_COLUMNS} FROM memories WHERE {where}", values)
-        return {row[0]: MemoryRow(*row) for row in found}
+        found = self._ask(f"SELECT {self._columns} FROM memories WHERE {where}", values)
+        return {row[0]: MemoryRow(*row[:8])._replace(more=row[8:]) for row in found}
+
+    def at(self, ids: Sequence[str], times: Sequence[int]) -> dict[str, MemoryRow]:
+        """Memories by id, of which the times are known; those that are there."""
+        if not ids:
+            return {}
+        where = f"id IN ({_marks(ids)}) AND time_unix_nano IN ({_marks(times)})"
+        return self._select(where, [*ids, *times])
+
+    def moments(self, only: Filter, most: int) -> NDArray[np.int64] | None:
+        """Sorted times of the memories that pass a filter; None: more than `most` do."""
+        where, values = _condition(only)
+        rows = self._ask(
+            f"SELECT time_unix_nano FROM memories WHERE "
+            f"index_as IS DISTINCT FROM 'template'{where} LIMIT {most + 1}",
+            values,
+        )
+        import numpy as np
+
+        if len(rows) > most:
+            return None
+        times: NDArray[np.int64] = np.sort(np.array([row[0] or 0 for row in rows], dtype=np.int64))
+        return times
 
     def _of_templates(self, matches: Sequence[Match], only: Filter) -> dict[str, MemoryRow]:
         """The newest memory of each template that passes the filter."""
@@ -143,6 +173,7 @@ def _condition(only: Filter) -> tuple[str, list[Any]]:
         ("session_id = ?", only.session_id),
         ("time_unix_nano >= ?", only.since_ns),
         ("time_unix_nano < ?", only.until_ns),
+        ("list_has_all(tags, ?)", None if only.tags is None else list(only.tags)),
         # As the index rounds it.
         ("round(coalesce(importance, 0) * 100) >= round(? * 100)", only.min_importance),
     ]
