@@ -227,14 +227,23 @@ class _Rows:
         """When a row's memory was."""
         return int(self._numbers["time_unix_nano"][place]) or None
 
-    def facts(self, place: int) -> Facts:
-        """What is known of a row."""
-        template = bool(self._numbers["template"][place])
-        return Facts(
-            self.text("type", place), self.text("service_name", place), self.time(place),
-            None if template else float(self._numbers["importance"][place]) / 100,
-            template, int(self.likeness[place]),
+    def facts(self, places: Sequence[int]) -> list[Facts]:
+        """What is known of some rows."""
+        at = list(places)
+        types, services = (
+            [None if number < 0 else self._columns[name].texts[number]
+             for number in self._numbers[name][at].tolist()]
+            for name in ("type", "service_name")
         )  # fmt: skip
+        templates = self._numbers["template"][at].tolist()
+        return [
+            Facts(type_, service, time or None, None if template else part / 100, template, like)
+            for type_, service, time, part, template, like in zip(
+                types, services, self._numbers["time_unix_nano"][at].tolist(),
+                self._numbers["importance"][at].tolist(), templates, self.likeness[at].tolist(),
+                strict=True,
+            )
+        ]  # fmt: skip
 
     def times(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """When the memories of some rows were; 0: unknown."""
@@ -406,10 +415,9 @@ class IndexReader:
             for id_, memory, template in (told[place],)
         }  # fmt: skip
 
-    def facts(self, place: int) -> Facts:
-        """What is known without reading of a row that the last question found."""
-        assert self._rows is not None  # noqa: S101 - it found one
-        return self._rows.facts(place)
+    def facts(self, places: Sequence[int]) -> list[Facts]:
+        """What is known, without reading them, of rows that the last question found."""
+        return [] if self._rows is None else self._rows.facts(places)
 
     def alike(self, place: int) -> tuple[list[int], list[int]]:
         """The rows as like as this one that passed the last question's filter, with their times.

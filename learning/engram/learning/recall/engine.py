@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from engram.exporters.errors import BadRequest, NotFound
 from engram.exporters.home import Home
+from engram.exporters.index import listed
 from engram.learning.recall import ranking
 from engram.learning.recall.folding import equal
 from engram.learning.recall.items import ALL, Found, Item, Page, Scope
 from engram.learning.recall.judging import WEIGHTS, Judging, together, valid
 from engram.learning.recall.revisions import TYPE as REVISION
 from engram.learning.recall.revisions import Revision, Revisions, applied, versions
-from engram.learning.recall.rows import COLUMNS, MORE, LakeReader, changed, item
+from engram.learning.recall.rows import MORE, LakeReader, changed
 from engram.learning.recall.subjects import superseded
 
 if TYPE_CHECKING:
@@ -168,11 +169,10 @@ class Recall:
         wanted = list(dict.fromkeys(ids))
         if not wanted:
             return {}
-        marks = ", ".join("?" * len(wanted))
         changes = self.revisions.all(as_of_ns)
         found = (
             applied(one, changes.get(one.id, ()))
-            for one in self.lake.items(f"id IN ({marks})", wanted)
+            for one in self.lake.items(f"id IN ({listed(wanted)})", [])
         )
         return {one.id: one for one in found if not one.hidden}
 
@@ -188,17 +188,8 @@ class Recall:
         )
         if not rows:
             return []
-        marks = ", ".join("?" * len(rows))
-        columns = list(zip(*rows, strict=True))
-        times = columns[1]
-        found = {
-            row[0]: item(row)
-            for row in self.lake.ask(
-                f"SELECT {COLUMNS} FROM lake.memories WHERE time_unix_nano BETWEEN ? AND ? "
-                f"AND time_unix_nano IN ({marks}) AND id IN ({marks})",
-                [min(times), max(times), *times, *columns[0]],
-            )
-        }
+        times = [row[1] for row in rows]
+        found = self.lake.at([row[0] for row in rows], times)
         return [found[row[0]] for row in rows if row[0] in found]
 
     def close(self) -> None:

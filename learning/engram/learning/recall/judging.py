@@ -56,8 +56,8 @@ class Judging:
         """By relevance x what is known of age and importance; of alike rows the newest."""
         weighed: list[tuple[float, float, Candidate]] = []
         best: dict[int, tuple[int, int]] = {}
-        for by_text, by_vector, candidate in ranked:
-            facts = index.facts(candidate.place)
+        known = index.facts([candidate.place for *_, candidate in ranked])
+        for (by_text, by_vector, candidate), facts in zip(ranked, known, strict=True):
             at = facts.time_unix_nano or 0
             if self._fold and not facts.template:
                 before = best.get(facts.likeness)
@@ -74,14 +74,10 @@ class Judging:
                         best[facts.likeness] = (before[0], at)
                     continue
                 best[facts.likeness] = (len(weighed), at)
-            if facts.template:
-                parts = Parts(UNKNOWN, UNKNOWN, UNKNOWN)  # its memories differ in both
-            else:
-                parts = Parts(
-                    recency(facts.type, facts.time_unix_nano, self._now),
-                    facts.importance if facts.importance is not None else UNKNOWN,
-                    UNKNOWN,
-                )
+            parts = Parts(UNKNOWN, UNKNOWN, UNKNOWN)  # of a template the memories differ
+            if facts.importance is not None:
+                age = recency(facts.type, facts.time_unix_nano, self._now)
+                parts = Parts(age, facts.importance, UNKNOWN)
             factor = self._factors[candidate.place] = parts.factor
             weighed.append((by_text * factor, by_vector * factor, candidate))
         weighed.sort(key=lambda one: -(one[0] + one[1]))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from engram.exporters.errors import NotFound, StoreError
 from engram.exporters.home import Home
+from engram.exporters.index import listed
 from engram.learning.recall.items import Item
 
 if TYPE_CHECKING:
@@ -127,6 +128,17 @@ class LakeReader:
         """The items of which a condition holds; `rest` is an order and a limit."""
         sql = f"SELECT {COLUMNS} FROM lake.memories WHERE {where} {rest}"
         return [item(row) for row in self.ask(sql, values)]
+
+    def at(self, ids: Sequence[str], times: Sequence[int]) -> dict[str, Item]:
+        """Memories whose times are known: only the files and row groups of those are read."""
+        if not ids:
+            return {}
+        # Written out: DuckDB looks for pandas at every value that is bound, 0.3 ms each.
+        where = (
+            f"time_unix_nano BETWEEN {min(times)} AND {max(times)} "
+            f"AND time_unix_nano IN ({', '.join(map(str, times))}) AND id IN ({listed(ids)})"
+        )
+        return {one.id: one for one in self.items(where, [])}
 
     def signature(self) -> object:
         """Changes with every commit. Opens nothing: two `stat` calls."""
