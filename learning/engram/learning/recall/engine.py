@@ -23,6 +23,8 @@ from engram.learning.recall.subjects import superseded
 
 if TYPE_CHECKING:
     from engram.exporters.words import Terms
+    from engram.learning.recall.tokens import Tokenizer
+    from engram.learning.recall.window import ContextWindow
     from engram.learning.search import Answer, Searcher
 
 MOST: Final = 200
@@ -191,6 +193,80 @@ class Recall:
         times = [row[1] for row in rows]
         found = self.lake.at([row[0] for row in rows], times)
         return [found[row[0]] for row in rows if row[0] in found]
+
+    def newest_of(
+        self,
+        scope: Scope,
+        *,
+        without: Sequence[str],
+        also: Sequence[str],
+        limits: tuple[int, int],
+        as_of_ns: int | None = None,
+    ) -> tuple[list[Item], list[Item]]:
+        """The newest memories but of some types, and the newest of others; both newest first.
+
+        One look at the lake for which they are and one for what they say.
+        """
+        changes = self.revisions.all(as_of_ns)
+        now = self.clock() if as_of_ns is None else as_of_ns
+        where, values = _where(scope, (), ())
+        where += ["time_unix_nano IS NOT NULL", "time_unix_nano <= ?"]
+        values.append((1 << 62) if as_of_ns is None else as_of_ns)
+        if hidden := hidden_ids(changes):
+            where.append("NOT list_contains(?, id)")
+            values.append(hidden)
+        holds = " AND ".join(where)
+        rows = self.lake.ask(
+            " UNION ALL ".join(
+                f"(SELECT {part} AS part, id, time_unix_nano FROM lake.memories WHERE {holds} "
+                f"AND type {'NOT IN' if part == 0 else 'IN'} ({listed(types)}) "
+                f"ORDER BY time_unix_nano DESC, id LIMIT {limits[part]})"
+                for part, types in enumerate((without, also))
+            ),
+            [*values, *values],
+        )
+        rows.sort(key=lambda row: (-row[2], row[1]))
+        told = self.lake.at(list(dict.fromkeys(row[1] for row in rows)), [row[2] for row in rows])
+        told = {
+            id_: changed_one
+            for id_, one in told.items()
+            if valid(changed_one := applied(one, changes.get(id_, ())), now)
+        }
+        current = {one.id: one for one in superseded(self.lake, [*told.values()], as_of_ns, hidden)}
+        recent, others = (
+            [current[id_] for place, id_, _ in rows if place == part and id_ in current]
+            for part in (0, 1)
+        )
+        return recent, others
+
+    def context_window(
+        self,
+        *,
+        scope: Scope = ALL,
+        window_size: int = 50,
+        include_similar: bool = True,
+        max_tokens: int | None = None,
+        query: str | None = None,
+        as_of_ns: int | None = None,
+        agent: str | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> ContextWindow:
+        """What to know before the next step: decided, known to help, open, similar and recent.
+
+        At most `window_size` items in a text of at most `max_tokens`. Without a `query`, what was
+        said last is the question. With `agent`, other agents' turns are left out.
+
+        Raises:
+            BadRequest: a limit makes no sense.
+            NotFound: this home has no lake yet.
+        """
+        from engram.learning.recall.window import context_window
+
+        return context_window(
+            self, scope=scope, window_size=window_size, include_similar=include_similar,
+            max_tokens=max_tokens, query=query, as_of_ns=as_of_ns, agent=agent,
+            tokenizer=tokenizer,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Let go of everything. Safe twice; the next question opens it again."""
