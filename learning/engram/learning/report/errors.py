@@ -110,7 +110,7 @@ def _versions(read: Read, period: Period, of: dict[tuple[str, str], Pattern]) ->
         )
         SELECT service, pattern,
             list_sort(list(DISTINCT resource ->> '$."service.version"')) AS versions
-        FROM origin WHERE resource ->> '$."service.version"' IS NOT NULL
+        FROM origin WHERE (resource ->> '$."service.version"') IS NOT NULL
         GROUP BY ALL
         """,
         **limits(period),
