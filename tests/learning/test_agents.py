@@ -56,7 +56,8 @@ def said(collecting: Collecting, now: int, since: int | None = None) -> list[tup
     assert not run.error
     collecting.commit()
     return collecting.rows(
-        "SELECT title, epoch_ns(time), attributes->>'$.why', json_array_length(attributes->'$.evidence'), id "
+        "SELECT title, epoch_ns(time), attributes->>'$.why', "
+        "json_array_length(attributes->'$.evidence'), id "
         "FROM lake.ai_insight ORDER BY time, title"
     )
 

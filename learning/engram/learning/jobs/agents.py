@@ -32,16 +32,21 @@ if TYPE_CHECKING:
     from engram.learning.jobs.runner import Read
 
 _RUNS: Final = (
-    "SELECT coalesce(service_name, '') AS service, subject AS name, time_unix_nano AS moment, "
+    "SELECT coalesce(service_name, '') AS service, subject AS name, "
+    "time_unix_nano AS begun, time_unix_nano AS moment, "
     "outcome = 'error' AS failed, id, trace_id, "
     "CASE WHEN outcome = 'error' THEN (attributes->>'$.error_type') END AS why "
     "FROM lake.memories WHERE type = {type} AND outcome IS NOT NULL AND subject IS NOT NULL "
     "AND time_unix_nano >= $1 AND time_unix_nano < $2"
 )
 _KINDS: Final = (
-    ("model", "Model", _RUNS.format(type="'ai_response'")),
-    ("node", "Graph node", _RUNS.format(type="'langgraph_outcome'")),
-    ("tool", "Tool", _RUNS.format(type="'api_call' AND (attributes->>'$.tool') IS NOT NULL")),
+    ("model", "Model {name} keeps failing", _RUNS.format(type="'ai_response'")),
+    ("node", "Graph node {name} keeps failing", _RUNS.format(type="'langgraph_outcome'")),
+    (
+        "tool",
+        "Tool {name} keeps failing",
+        _RUNS.format(type="'api_call' AND (attributes->>'$.tool') IS NOT NULL"),
+    ),
 )
 
 RECENT: Final = 3
@@ -79,8 +84,8 @@ class Agents:
 
     def run(self, read: Read, window: Window) -> Iterable[Insight]:
         """See the module."""
-        for kind, what, runs in _KINDS:
-            yield from failing(read, window, runs, job=self.name, kind=kind, what=what)
+        for kind, title, runs in _KINDS:
+            yield from failing(read, window, runs, job=self.name, kind=kind, title=title)
         if due := list(ends(window)):
             before = Before(read, self.name, window)
             for end in due:

@@ -54,16 +54,18 @@ def failing(
     *,
     job: str,
     kind: str,
-    what: str,
+    title: str,
+    of: str = "runs",
     bucket: int = WEEK,
     importance: float = 0.75,
 ) -> Iterator[Insight]:
     """Those that began to fail too often within the window.
 
-    `runs` is a query with the columns service, name, moment, failed, id, trace_id, why, of the
-    times $1 to $2; runs of one trace are tries of one run, which its last one decides. `kind` names
-    them for the key, `what` for people.
-    """  # fmt: skip
+    `runs` is a query with the columns service, name, begun, moment (when it was known), failed,
+    id, trace_id, why, of the times $1 to $2; runs of one trace are tries of one run, which its
+    last one decides. `kind` names them for the key, `title` (with {name}) for people, and `of`
+    what is counted.
+    """
     since = max(0, window.since - LATE)
     some = f"SELECT service, name FROM ({runs}) WHERE failed GROUP BY ALL"
     if read(f"SELECT EXISTS ({some}) AS any", [since, window.until])["any"][0] is not True:
@@ -72,25 +74,26 @@ def failing(
         f"""
         WITH tries AS ({runs}),
         tried AS MATERIALIZED (
-            SELECT service, name, max(moment) AS moment, arg_max(failed, (moment, id)) AS failed,
+            SELECT service, name, max(moment) AS moment, max(begun) AS begun,
+                arg_max(failed, (moment, id)) AS failed,
                 arg_max(id, (moment, id)) AS id, arg_max(trace_id, (moment, id)) AS trace_id,
                 arg_max(why, (moment, id)) AS why
-            FROM tries GROUP BY service, name, coalesce(trace_id, id)
+            FROM tries WHERE begun >= $1 GROUP BY service, name, coalesce(trace_id, id)
         ),
         counted AS (
-            SELECT *, (moment - {_MONDAY}) // {bucket} AS bucket,
+            SELECT *, (begun - {_MONDAY}) // {bucket} AS bucket,
                 unnest([
                     {{'n': count(*) OVER day, 'k': count(*) FILTER (failed) OVER day,
-                      'since': moment // {DAY} * {DAY}}},
+                      'since': begun // {DAY} * {DAY}}},
                     {{'n': count(*) OVER long, 'k': count(*) FILTER (failed) OVER long,
-                      'since': (moment - {_MONDAY}) // {bucket} * {bucket} + {_MONDAY}}}
+                      'since': (begun - {_MONDAY}) // {bucket} * {bucket} + {_MONDAY}}}
                 ], recursive := true)
             FROM tried
             WINDOW day AS (
-                PARTITION BY service, name, moment // {DAY} ORDER BY moment, id
+                PARTITION BY service, name, begun // {DAY} ORDER BY moment, id
                 ROWS UNBOUNDED PRECEDING
             ), long AS (
-                PARTITION BY service, name, (moment - {_MONDAY}) // {bucket} ORDER BY moment, id
+                PARTITION BY service, name, (begun - {_MONDAY}) // {bucket} ORDER BY moment, id
                 ROWS UNBOUNDED PRECEDING
             )
         ),
@@ -108,7 +111,7 @@ def failing(
             list(t.why ORDER BY t.why) FILTER (t.why IS NOT NULL) AS whys
         FROM enough AS e
         JOIN tried AS t ON t.service = e.service AND t.name = e.name AND t.failed
-            AND t.moment >= e.since AND t.moment <= e.moment
+            AND t.begun >= e.since AND t.moment <= e.moment
         GROUP BY ALL
         ORDER BY e.moment, e.service, e.name
         """,
@@ -117,16 +120,17 @@ def failing(
     for row in found.iter_rows(named=True):
         if not since <= row["moment"] < window.until:
             continue
-        yield _said(row, job, kind, what, importance)
+        yield _said(row, job, kind, title.format(name=row["name"]), of, importance)
 
 
-def _said(row: dict[str, Any], job: str, kind: str, what: str, importance: float) -> Insight:
+def _said(
+    row: dict[str, Any], job: str, kind: str, title: str, of: str, importance: float
+) -> Insight:
     n, k = int(row["n"]), int(row["k"])
     low, high = wilson(k, n, Z)
     name, service = str(row["name"]), str(row["service"])
     lines = [
-        f"{k} of the last {n} runs failed: {k / n:.0%}, between {low:.0%} and {high:.0%} "
-        "(99 % interval)",
+        f"{k} of {n} {of}: {k / n:.0%}, between {low:.0%} and {high:.0%} (99 % interval)",
     ]
     why, times = most(row["whys"] or ())
     if why:
@@ -135,7 +139,7 @@ def _said(row: dict[str, Any], job: str, kind: str, what: str, importance: float
     return Insight(
         job=job,
         key=("failing", kind, service, name, str(row["bucket"])),
-        title=f"{what} {name} keeps failing: {k} of {n} runs{f' in {service}' if service else ''}",
+        title=f"{title}: {k} of {n} {of}{f' in {service}' if service else ''}",
         content="\n".join(lines),
         time_unix_nano=int(row["moment"]),
         service=service or None,
