@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Final
 
-from engram.learning.report import errors, own, requests
+from engram.learning.report import choices, errors, llm, own, requests, work
 from engram.learning.report.ask import ask
 from engram.learning.report.insights import PLACES, Said, place, said, simple, statements
 from engram.learning.report.model import Report, Section, Statement
@@ -27,10 +27,14 @@ def build(read: Read, period: Period, runs: Sequence[Run] | None = None) -> Repo
     for one in found:
         of[place(one)].append(one)
     traffic = requests.Traffic(read, period)
+    calls = llm.Calls(read, period)
     sections = [
         errors.section(read, period, of["errors"]),
         requests.section(read, period, traffic),
         requests.slowest(read, period, statements(of["operations"])),
+        llm.section(read, period, calls, statements(of["llm"])),
+        choices.section(read, period, statements(of["decisions"])),
+        work.section(read, period, statements(of["work"])),
         *(
             simple(key, title, of[key], quiet)
             for key, title, quiet in (
@@ -51,7 +55,7 @@ def build(read: Read, period: Period, runs: Sequence[Run] | None = None) -> Repo
         period,
         headline(sections),
         tuple(sections),
-        requests.charts(traffic),
+        (*requests.charts(traffic), *calls.chart()),
         tuple(own.notes(period, found, runs)),
     )
 
