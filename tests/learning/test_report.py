@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from tests.learning.days import DAY, HOUR, MIDNIGHT, asked, event, raised, traffic
 from tests.learning.home import Collecting
 
@@ -18,6 +20,7 @@ from engram.collector import cli
 from engram.exporters.home import Home
 from engram.learning.jobs import Runner
 from engram.learning.jobs.errors import Errors
+from engram.learning.jobs.report import Reports
 from engram.learning.report import Period, Report, build, html, markdown
 from engram.learning.report.period import day_of
 
@@ -211,6 +214,124 @@ def test_a_job_that_nobody_knew_is_told(collecting: Collecting) -> None:
         "job:tides": ["High tide"],
     }
     assert section(report, "predictions").statements[0].n == 7
+
+
+def test_models_decisions_and_work_are_told(collecting: Collecting) -> None:
+    """Calls and tokens with the cost that the telemetry says, outcomes, runs, states, pages."""
+    chat: dict[str, Any] = {
+        "gen_ai.operation.name": "chat", "gen_ai.request.model": "m-1",
+        "gen_ai.usage.input_tokens": 100, "gen_ai.usage.output_tokens": 10,
+    }  # fmt: skip
+    spans = []
+    for n in range(30):
+        cost: dict[str, Any] = {"gen_ai.usage.cost": 0.25} if n < 20 else {}
+        made = asked(MIDNIGHT + n * HOUR // 2, 500, **chat, **cost)
+        made.kind = Span.SPAN_KIND_CLIENT
+        if n == 7:
+            made.status.code = Status.STATUS_CODE_ERROR
+        spans.append(made)
+    collecting.send(*spans)
+    work = [
+        event("workflow_state", MIDNIGHT + n, "Automation mail", subject="mail", id=f"mail{n}",
+              outcome="error" if n < 3 else "ok", error_type="SMTPError", state="x",
+              duration_ms=20.0)
+        for n in range(12)
+    ]  # fmt: skip
+    for n in range(4):
+        for at, state in enumerate(("new", "paid")):
+            when = MIDNIGHT + n + at * HOUR
+            work.append(
+                event("workflow_state", when, "order", workflow="order", state=state, run=str(n))
+            )
+
+    def later(n: int) -> str:
+        at = (MIDNIGHT - 3 * DAY + (n + 2) * HOUR) // 10**9
+        return datetime.fromtimestamp(at, UTC).isoformat()
+
+    for n in range(20):
+        known = {"outcome": "ok" if n % 4 else "error", "outcome_at": later(n)} if n < 16 else {}
+        work.append(
+            event("business_decision", MIDNIGHT - 3 * DAY + n * HOUR, "loan: yes", subject="loan",
+                  id=f"d{n}", decision="loan", chosen="yes", confidence=0.9, **known)
+        )  # fmt: skip
+    work.append(
+        event("business_decision", MIDNIGHT + 23 * HOUR, "loan: no", subject="loan",
+              decision="loan", chosen="no", id="today")
+    )  # fmt: skip
+    work.append(
+        event("business_decision", MIDNIGHT - DAY, "move: yes", subject="move", decision="move",
+              chosen="yes", id="promised", due="2026-09-22T12:00:00+00:00")
+    )  # fmt: skip
+    for session in ("a", "b", "c"):
+        for at, path in enumerate(("/", "/cart")):
+            view = event("x", MIDNIGHT + at, **{"session.id": session, "url.path": path})
+            view.event_name = "browser.navigation"
+            work.append(view)
+    collecting.send(*work)
+    report = told(collecting)
+    llm = section(report, "llm")
+    texts = [one.text for one in llm.statements]
+    assert texts[0].startswith("30 calls: ")
+    assert texts[1] == "3,300 tokens (3,000 in, 300 out)."
+    assert texts[2].startswith("5 in cost, as the telemetry says it of 20 of 30 calls")
+    assert texts[3].startswith("1 of 30 calls failed: 3.3 % (95 % interval 0.59 % to 16.7 %)")
+    assert llm.tables[0].rows[0].cells[:3] == ("m-1", "30", "0")
+    assert report.charts[-1].title == "Tokens of models"
+    assert report.charts[-1].values[0] == 220
+    decisions = section(report, "decisions")
+    texts = [one.text for one in decisions.statements]
+    assert texts[0] == "1 decision was made."
+    assert texts[1:] == [
+        "4 outcomes of loan due; nine of ten are known after 2 h.",
+        "1 outcome of move due.",
+    ]
+    option = decisions.tables[0].rows[0].cells
+    assert option[:2] == ("loan: yes", "16")
+    assert option[2].startswith("75.0 % (")
+    assert option[3:] == ("90.0 %", "0.210")
+    assert decisions.tables[1].rows[0].cells[:3] == ("80 to 100 %", "16", "90.0 %")
+    work_ = section(report, "work")
+    assert work_.statements[0].text.startswith(
+        "12 runs of 1 workflow, job or sync ended, 3 failed: 25.0 %"
+    )
+    runs, states, ways = work_.tables
+    assert runs.rows[0].cells[:3] == ("mail", "12", "0")
+    assert runs.rows[0].cells[4:] == ("20 ms", "20 ms", "SMTPError")
+    assert [row.cells[0] for row in states.rows] == ["order: new", "order: paid"]
+    assert states.rows[0].cells[2:] == ("60 min", "60 min", "0")
+    assert states.rows[1].cells[4] == "4"
+    assert [row.cells for row in ways.rows] == [
+        ("/ → /cart", "3", "100 %"), ("/cart → (left)", "3", "100 %"),
+    ]  # fmt: skip
+    for one in report.sections:
+        for table in one.tables:
+            assert all(row.evidence for row in table.rows), table.caption
+
+
+def test_a_day_that_is_over_is_kept(collecting: Collecting) -> None:
+    """Once, in short, an hour after it; not of a day without a record, and not of itself."""
+    collecting.send(*(raised(MIDNIGHT + n * HOUR, f"Error{n}", "x" * 400) for n in range(20)))
+    runner = Runner(collecting.home, [Errors(), Reports()], clock=lambda: MIDNIGHT + DAY)
+    runner.step()
+    collecting.commit()
+    kept = "SELECT title, content, epoch_ns(time), attributes->>'$.date' FROM lake.ai_insight "
+    kept += "WHERE list_contains(tags, 'job:report')"
+    assert collecting.rows(kept) == []
+    learn(collecting, Reports(), now=MIDNIGHT + DAY + 2 * HOUR)
+    rows = collecting.rows(kept)
+    assert len(rows) == 1
+    title, content, when, date = rows[0]
+    assert (title, date, when) == ("Learnings of 2026-09-22", "2026-09-22", MIDNIGHT + DAY)
+    said, _, fields = content.partition("\nevidence: ")
+    assert len(said) <= 2_000 + len(title) + 1
+    assert fields
+    assert "20 errors of 20 kinds" in content
+    learn(collecting, Reports(), now=MIDNIGHT + 5 * DAY)
+    Runner(collecting.home, [Reports()], clock=lambda: MIDNIGHT + 5 * DAY).step(since=0)
+    collecting.commit()
+    assert collecting.rows(kept) == rows
+    report = told(collecting, Period.of(day_of(MIDNIGHT + DAY), 1, MIDNIGHT + 9 * DAY))
+    assert not report.headline
 
 
 # -- the command -----------------------------------------------------------------------------------

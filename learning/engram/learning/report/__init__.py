@@ -6,12 +6,13 @@ the markdown of each day that is over.
 
 from __future__ import annotations
 
-from engram.learning.report.build import build, day_to_tell
+from engram.learning.report.build import build, day_to_tell, something
 from engram.learning.report.html import html
-from engram.learning.report.markdown import markdown
+from engram.learning.report.markdown import markdown, summary
 from engram.learning.report.model import Report, Section, Statement
 from engram.learning.report.period import Period
 
 __all__ = [
     "Period", "Report", "Section", "Statement", "build", "day_to_tell", "html", "markdown",
+    "something", "summary",
 ]  # fmt: skip

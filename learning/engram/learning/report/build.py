@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from engram.learning.report import choices, errors, llm, own, requests, work
 from engram.learning.report.ask import ask
-from engram.learning.report.insights import PLACES, Said, place, said, simple, statements
+from engram.learning.report.insights import PLACES, REPORT, Said, place, said, simple, statements
 from engram.learning.report.model import Report, Section, Statement
 from engram.learning.report.period import DAY, Period, day_of, midnight
 from engram.learning.report.words import clean
@@ -74,19 +74,26 @@ def day_to_tell(read: Read, now: int) -> date:
     """Yesterday in UTC; today when there is nothing of yesterday."""
     today = day_of(now)
     yesterday = today - timedelta(days=1)
-    since = midnight(yesterday)
+    return yesterday if something(read, yesterday) else today
+
+
+def something(read: Read, day: date) -> bool:
+    """Whether anything of a day is stored, but what Engram said of days before."""
+    since = midnight(day)
     rows = ask(
         read,
         """
         SELECT EXISTS (FROM lake.memories
-                WHERE time_unix_nano >= $since AND time_unix_nano < $until)
+                WHERE time_unix_nano >= $since AND time_unix_nano < $until
+                    AND NOT list_contains(tags, $own))
             OR EXISTS (FROM lake.spans
                 WHERE start_time_unix_nano >= $since AND start_time_unix_nano < $until) AS there
         """,
         since=since,
         until=since + DAY,
+        own=f"job:{REPORT}",
     )
-    return yesterday if rows["there"][0] else today
+    return bool(rows["there"][0])
 
 
-__all__ = ["build", "day_to_tell", "headline"]
+__all__ = ["build", "day_to_tell", "headline", "something"]

@@ -9,7 +9,7 @@ from engram.learning.jobs.decisions.known import KNOWN
 from engram.learning.report.ask import ask, limits
 from engram.learning.report.model import Row, Section, Statement, Table
 from engram.learning.report.period import DAY, Period
-from engram.learning.report.words import clean, counted, number, percent
+from engram.learning.report.words import clean, counted, duration, number, percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,9 +70,9 @@ def _due(read: Read, period: Period, known: str, first: int) -> list[Statement]:
         read,
         f"""
         WITH usual AS (
-            SELECT service, decision, quantile_cont(known_at - moment, 0.9) AS takes
+            SELECT service, decision, quantile_cont(took, 0.9) AS takes
             FROM ({known}) WHERE known_at < $until
-            GROUP BY ALL HAVING count(*) >= {_LATE}
+            GROUP BY ALL HAVING count(took) >= {_LATE}
         ),
         open AS (
             SELECT coalesce(service_name, '') AS service,
@@ -98,7 +98,7 @@ def _due(read: Read, period: Period, known: str, first: int) -> list[Statement]:
     for row in rows.iter_rows(named=True):
         why = ""
         if row["takes"] is not None:
-            why = f"; nine of ten are known after {row['takes'] / DAY:.1f} days"
+            why = f"; nine of ten are known after {duration(row['takes'] / 1e6)}"
         text = f"{counted(row['n'], 'outcome')} of {clean(row['decision'], 60)} due{why}."
         made.append(Statement(text, row["n"], tuple(row["ids"]), mark="due"))
     return made

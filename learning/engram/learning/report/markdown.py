@@ -21,6 +21,26 @@ def markdown(report: Report, base_url: str = BASE_URL) -> str:
     return "\n".join(_lines(report, base_url.rstrip("/"))) + "\n"
 
 
+def summary(report: Report, most: int) -> str:
+    """The report in so many characters: the headline, the numbers of each part, more that fits."""
+    lines = [f"- {sentence(one)}" for one in report.headline]
+    if not lines:
+        lines = [f"A quiet {report.period.word}: nothing new, nothing that changed."]
+    rest = [
+        (section.title, one)
+        for section in report.sections
+        for one in section.statements
+        if one not in report.headline
+    ]
+    rest.sort(key=lambda it: it[1].importance > 0)
+    lines += [f"- {escaped(title)}: {sentence(one)}" for title, one in rest]
+    kept: list[str] = []
+    for line in lines:
+        if sum(map(len, kept)) + len(kept) + len(line) <= most:
+            kept.append(line)
+    return "\n".join(kept)
+
+
 def _lines(report: Report, base: str) -> Iterator[str]:
     yield f"# Learnings of {'the week ' if report.period.days > 1 else ''}{report.period.name}"
     yield ""
@@ -60,10 +80,10 @@ def _section(section: Section, base: str) -> Iterator[str]:
         yield from _table(table, base)
 
 
-def sentence(one: Statement, base: str) -> str:
-    """One line: its mark, its words, n and links to what shows it."""
+def sentence(one: Statement, base: str = "") -> str:
+    """One line: its mark, its words, n and, with a base, links to what shows it."""
     mark = f"**{escaped(one.mark)}** " if one.mark else ""
-    links = _links(one.evidence, base)
+    links = _links(one.evidence, base) if base else ""
     return f"{mark}{escaped(one.text)} (n = {number(one.n)}{'; ' + links if links else ''})"
 
 
@@ -103,4 +123,4 @@ def escaped(text: str) -> str:
     return _MARKUP.sub(r"\\\1", clean(text, 1_000))
 
 
-__all__ = ["BASE_URL", "escaped", "markdown", "sentence"]
+__all__ = ["BASE_URL", "escaped", "markdown", "sentence", "summary"]

@@ -28,13 +28,14 @@ SELECT coalesce(service_name, '') AS service,
     coalesce(
         epoch_ns(TRY_CAST(attributes->>'$.outcome_at' AS TIMESTAMPTZ)), time_unix_nano
     ) AS known_at,
+    epoch_ns(TRY_CAST(attributes->>'$.outcome_at' AS TIMESTAMPTZ)) - time_unix_nano AS took,
     time_unix_nano AS moment, id, attributes->'$.inputs' AS inputs
 FROM lake.memories
 WHERE type = 'business_decision' AND outcome IS NOT NULL
     AND (attributes->>'$.chosen') IS NOT NULL
     AND time_unix_nano >= $1 AND time_unix_nano < $2
 """
-"""Decisions from $1 to $2 whose outcome is known, at whatever time."""
+"""Decisions from $1 to $2 whose outcome is known, at any time; `took` where it is said when."""
 
 
 @dataclass(frozen=True, slots=True)
