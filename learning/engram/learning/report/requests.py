@@ -178,7 +178,7 @@ def slowest(read: Read, period: Period, extra: Iterable[Statement] = ()) -> Sect
                     clean(f"{row['service']} {row['operation']}".strip(), 80), number(row["n"]),
                     percent(row["failed"] / row["n"]), duration(p50), duration(p95), change.words,
                 ),
-                tuple(ids.get((row["trace_id"], row["span_id"]), ())),
+                tuple(ids.get(row["trace_id"], ())),
             )
         )  # fmt: skip
     table = Table(
@@ -217,21 +217,23 @@ def _changes(read: Read, period: Period, of: pl.DataFrame) -> dict[tuple[str, st
     return {key: compare.quantiles(now, before) for key, (now, before) in hours.items()}
 
 
-def _memories(read: Read, period: Period, of: pl.DataFrame) -> dict[tuple[str, str], list[str]]:
-    """Memories of the slowest span of each operation."""
+def _memories(read: Read, period: Period, of: pl.DataFrame) -> dict[str, list[str]]:
+    """Memories of the slowest span of each operation, else of its trace; by trace."""
     rows = ask(
         read,
-        """
-        SELECT trace_id, span_id, list(id ORDER BY id)[:2] AS ids FROM lake.memories
-        WHERE type IN ('request_outcome', 'workflow_state', 'integration_sync', 'webhook_event')
-            AND time_unix_nano >= $since - 86400000000000
-            AND list_contains($spans, span_id)
-        GROUP BY ALL
+        f"""
+        SELECT trace_id,
+            list(id ORDER BY list_contains($spans, span_id) DESC, type DESC, id)[:2] AS ids
+        FROM lake.memories
+        WHERE list_contains($traces, trace_id)
+            AND time_unix_nano >= $since - {HOUR} AND time_unix_nano < $until + {HOUR}
+        GROUP BY trace_id
         """,
-        since=period.since,
+        **limits(period),
         spans=of["span_id"].to_list(),
+        traces=of["trace_id"].to_list(),
     )
-    return {(row["trace_id"], row["span_id"]): row["ids"] for row in rows.iter_rows(named=True)}
+    return {row["trace_id"]: row["ids"] for row in rows.iter_rows(named=True)}
 
 
 def _examples(read: Read, period: Period) -> dict[str, tuple[str, ...]]:
