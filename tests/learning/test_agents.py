@@ -72,9 +72,9 @@ def test_what_keeps_failing_is_said_once(collecting: Collecting) -> None:
         spans.append(call(3 * n + 2, when, error="429" if n in (1, 20) else "", **CHAT))
     collecting.send(*spans)
     rows = said(collecting, MIDNIGHT + DAY // 2)
-    fourth = MIDNIGHT + 11 * HOUR // 4
-    assert [row[0] for row in rows] == ["Graph node plan keeps failing: 4 of 12 runs in shop"]
-    assert rows[0][1:4] == (fourth, "TimeoutError", 4)
+    then = MIDNIGHT + 17 * HOUR // 4
+    assert [row[0] for row in rows] == ["Graph node plan keeps failing: 6 of 18 runs in shop"]
+    assert rows[0][1:4] == (then, "TimeoutError", 5)
     # More of it, and an earlier look, and the same look again: nothing else is said.
     collecting.send(*(call(900 + n, MIDNIGHT + 11 * HOUR + n, error="E", **NODE) for n in range(9)))
     assert said(collecting, MIDNIGHT + DAY) == rows

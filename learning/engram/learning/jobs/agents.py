@@ -105,7 +105,7 @@ def days(read: Read, end: int) -> dict[Key, list[Day]]:
         "median(duration_ns) FILTER (outcome = 'ok') / 1e6 AS latency, "
         "avg(TRY_CAST(attributes->>'$.input_tokens' AS DOUBLE) "
         "+ coalesce(TRY_CAST(attributes->>'$.output_tokens' AS DOUBLE), 0)) AS tokens, "
-        "arg_max(id, duration_ns, 2) AS ids "
+        "arg_max(id, (coalesce(duration_ns, 0), id), 2) AS ids "
         "FROM lake.memories WHERE type = 'ai_response' AND subject IS NOT NULL "
         "AND time_unix_nano >= $1 AND time_unix_nano < $2 GROUP BY ALL ORDER BY ALL",
         [end - (RECENT + USUAL) * DAY, end, DAY],

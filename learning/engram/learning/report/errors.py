@@ -68,8 +68,8 @@ def patterns(read: Read, period: Period) -> dict[tuple[str, str], Pattern]:
         read,
         f"""
         SELECT coalesce(service_name, '') AS service, {PATTERN} AS pattern,
-            arg_min(title, time_unix_nano) AS title,
-            arg_max(id, time_unix_nano, 3) AS ids,
+            arg_min(title, (time_unix_nano, id)) AS title,
+            arg_max(id, (time_unix_nano, id), 3) AS ids,
             count(DISTINCT nullif(user_id, '')) AS users
         FROM lake.memories
         WHERE {_ERRORS} AND time_unix_nano >= $since AND time_unix_nano < $until

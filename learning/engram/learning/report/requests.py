@@ -151,8 +151,8 @@ def slowest(read: Read, period: Period, extra: Iterable[Statement] = ()) -> Sect
         SELECT coalesce(service_name, '') AS service, {_NAME} AS operation,
             count(*) AS n, count(*) FILTER ({_FAILED}) AS failed,
             quantile_cont({_MS}, [0.5, 0.95]) AS quantiles,
-            arg_max(trace_id, end_time_unix_nano - start_time_unix_nano) AS trace_id,
-            arg_max(span_id, end_time_unix_nano - start_time_unix_nano) AS span_id
+            arg_max(trace_id, (end_time_unix_nano - start_time_unix_nano, span_id)) AS trace_id,
+            arg_max(span_id, (end_time_unix_nano - start_time_unix_nano, span_id)) AS span_id
         FROM lake.spans
         WHERE (kind IN (2, 5) OR parent_span_id IS NULL)
             AND start_time_unix_nano >= $since AND start_time_unix_nano < $until
@@ -242,8 +242,8 @@ def _examples(read: Read, period: Period) -> dict[str, tuple[str, ...]]:
         read,
         """
         SELECT
-            arg_max(id, duration_ns, 3) AS slow,
-            arg_max(id, time_unix_nano, 3) FILTER (outcome = 'error') AS failed
+            arg_max(id, (coalesce(duration_ns, 0), id), 3) AS slow,
+            arg_max(id, (time_unix_nano, id), 3) FILTER (outcome = 'error') AS failed
         FROM lake.memories
         WHERE type = 'request_outcome' AND time_unix_nano >= $since AND time_unix_nano < $until
         """,

@@ -87,9 +87,9 @@ def known(read: Read, end: int) -> list[Day]:
         SELECT service, decision, chosen, known_at // {DAY} AS day, count(*) AS n,
             count(*) FILTER (success) AS k, count(confidence) AS sure,
             count(*) FILTER (success AND confidence IS NOT NULL) AS succeeded,
-            coalesce(sum(confidence), 0.0) AS confidence,
-            coalesce(sum(confidence * (1 - confidence)), 0.0) AS variance,
-            coalesce(sum((confidence - success::INTEGER) ** 2), 0.0) AS brier,
+            round(coalesce(sum(confidence), 0.0), 6) AS confidence,
+            round(coalesce(sum(confidence * (1 - confidence)), 0.0), 6) AS variance,
+            round(coalesce(sum((confidence - success::INTEGER) ** 2), 0.0), 6) AS brier,
             arg_max(id, (known_at, id), 3) FILTER (NOT success) AS failed,
             arg_max(id, (known_at, id), 3) FILTER (success) AS fine
         FROM (

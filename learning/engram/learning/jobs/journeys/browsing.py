@@ -57,8 +57,8 @@ errors AS (
 )
 SELECT service, page AS name, coalesce(min(e.moment), max(v.moment)) AS begun,
     coalesce(min(e.moment), max(v.moment)) AS moment,
-    count(e.id) > 0 AS failed, coalesce(arg_min(e.id, e.moment), max(v.id)) AS id,
-    NULL::VARCHAR AS trace_id, arg_min(e.why, e.moment) AS why
+    count(e.id) > 0 AS failed, coalesce(arg_min(e.id, (e.moment, e.id)), max(v.id)) AS id,
+    NULL::VARCHAR AS trace_id, arg_min(e.why, (e.moment, e.id)) AS why
 FROM views AS v LEFT JOIN errors AS e USING (service, session_id, page)
 GROUP BY service, page, session_id
 """
@@ -81,7 +81,7 @@ judged AS (
 )
 SELECT service, name, coalesce(min(moment) FILTER (raged), max(moment)) AS begun,
     coalesce(min(moment) FILTER (raged), max(moment)) AS moment,
-    bool_or(raged) AS failed, coalesce(arg_min(id, moment) FILTER (raged), max(id)) AS id,
+    bool_or(raged) AS failed, coalesce(arg_min(id, (moment, id)) FILTER (raged), max(id)) AS id,
     NULL::VARCHAR AS trace_id, NULL::VARCHAR AS why
 FROM judged
 GROUP BY service, name, session_id

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from engram.learning.intervals import wilson
-from engram.learning.jobs.failing import DAY, FAILURES, FLOOR, FOUR_WEEKS, Z, failing
+from engram.learning.jobs.failing import DAY, FAILURES, FLOOR, FOUR_WEEKS, failing
 from engram.learning.jobs.insight import Insight
 from engram.learning.jobs.window import Window
 
@@ -41,6 +41,8 @@ _KINDS: Final = (
     ("sync", "Sync {name} keeps failing", "integration_sync"),
 )
 
+_Z: Final = 2.5758293035489004
+"""99 %: it is judged once a day, of every state of every workflow."""
 _GAPS: Final = 10
 """A run stopped after so many of the usual times in a state, and a day at least."""
 
@@ -79,8 +81,8 @@ def dead_ends(read: Read, end: int, job: str) -> Iterator[Insight]:
             FROM visits GROUP BY ALL HAVING moved > 0
         )
         SELECT service, workflow, state, any_value(moved) AS moved, any_value(stay) AS stay,
-            count(*) AS stopped, arg_max(v.id, v.moment, 5) AS ids,
-            arg_max(v.run, v.moment, 3) AS runs, min(v.moment) AS first
+            count(*) AS stopped, arg_max(v.id, (v.moment, v.id), 5) AS ids,
+            arg_max(v.run, (v.moment, v.id), 3) AS runs, min(v.moment) AS first
         FROM usual JOIN visits AS v USING (service, workflow, state)
         WHERE v.stayed IS NULL AND v.moment < $2 - greatest({DAY}, {_GAPS} * stay)
         GROUP BY ALL
@@ -91,7 +93,7 @@ def dead_ends(read: Read, end: int, job: str) -> Iterator[Insight]:
     )
     for row in found.iter_rows(named=True):
         k, n = row["stopped"], row["stopped"] + row["moved"]
-        low, high = wilson(k, n, Z)
+        low, high = wilson(k, n, _Z)
         if low < FLOOR:
             continue
         service, workflow, state = row["service"], row["workflow"], row["state"]
