@@ -291,6 +291,15 @@ def _parser() -> argparse.ArgumentParser:
     jobs.add_argument(
         "--since", metavar="TIME", help="run: look at everything since: 7d, 2h, 2026-11-20"
     )
+    report = add("report", "the learnings of a day or a week", _REPORT_HELP)
+    report.add_argument(
+        "--date", metavar="DAY", help="2026-11-22 (yesterday in UTC; today when there is no more)"
+    )
+    report.add_argument("--week", action="store_true", help="the seven days up to that day")
+    report.add_argument("--html", metavar="FILE", help="write one self-contained HTML file")
+    report.add_argument(
+        "--base-url", metavar="URL", default="http://127.0.0.1:4319", help="of evidence links"
+    )
     lab = add("lab", "run a method of learning as a filter, on data of your own", _LAB_HELP)
     lab.add_argument(
         "method",
@@ -329,6 +338,13 @@ _REINDEX_HELP = """Build the search index again from the lake, while the old one
 Done by `engram learn` when it runs, else here. With --model the vectors are made by another model:
 "builtin", the folder of a sentence-transformers model, or OWNER/NAME of the Hugging Face hub (which
 is fetched if it is not on this machine). The index keeps its model until the next --model.
+"""
+
+_REPORT_HELP = """What was learned: what changed since the day before, with numbers and evidence.
+
+  engram report                          yesterday, as markdown
+  engram report --date 2026-11-22 --html report.html
+  engram report --week --json
 """
 
 _SQL_HELP = """Query the lake read-only, also while it is being written.
@@ -769,6 +785,21 @@ def _jobs(options: argparse.Namespace) -> int:
     return FAILED if any(one.get("error") for one in told) and options.action == "run" else OK
 
 
+def _report(options: argparse.Namespace) -> int:
+    from engram.collector.output import dumps
+    from engram.collector.report import facts, report, write_html
+    from engram.learning.report import markdown
+
+    told = report(_home(options), options.date, week=options.week)
+    if options.html:
+        print(f"engram: wrote {write_html(told, options.html, options.base_url)}", file=sys.stderr)
+    if options.json:
+        print(dumps(facts(told)))
+    elif not options.html:
+        print(markdown(told, options.base_url), end="")
+    return OK
+
+
 def _lab(options: argparse.Namespace) -> int:
     from engram.learning import lab
 
@@ -924,6 +955,7 @@ _COMMANDS: Final = {
     "rules": _rules,
     "jobs": _jobs,
     "known": _known,
+    "report": _report,
     "lab": _lab,
     "config": _config_command,
     "audit": _audit,

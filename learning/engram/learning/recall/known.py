@@ -28,7 +28,7 @@ Ask = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
 
 Match = Literal["exact", "similar", "file", "none"]
 
-ALIKE: Final = 0.6
+ALIKE: Final = 0.55
 """Likeness from which two errors are told as similar (`similar.py`, 0..1).
 
 Four in five errors that have another of the same bug find it so, and one in seven is shown one of
