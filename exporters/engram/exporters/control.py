@@ -4,10 +4,12 @@
 |---|---|---|
 | `status` | nothing | `Engine.status()` |
 | `flush` | commits what is durable now | `{"committed": position}` |
+| `wait` | waits, at most `timeout_s`, until what is before `position` can be queried | as `flush` |
 | `compact` | a round of maintenance; merged files stay for `grace_s` | `{"compacted": true}` |
 | `sweep` | folds what got in twice past the recent sets | `{"removed": rows}` |
 | `rederive` | stores a slice of rebuilt memories, the file `slice` | `{"stale": ids}` |
 | `append` | logs the OTLP request of `bytes` bytes behind the line | `{"position": position}` |
+|          | with `vouched`, its marks of trust are believed (REST and MCP say it, SDKs do not) | |
 | `yield` | an engine of SDK exporters leaves the home to a collector | `{"yielding": true}` |
 
 A connection may ask again. `append` is answered when the request is durable; a problem that may
@@ -34,7 +36,7 @@ from engram.exporters.forks import leave_to_parent
 from engram.exporters.signals import Encoding, Signal
 from engram.exporters.slices import read_slice
 
-_COMMANDS: Final = ("status", "flush", "compact", "sweep", "append", "yield", "rederive")
+_COMMANDS: Final = ("status", "flush", "wait", "compact", "sweep", "append", "yield", "rederive")
 _LINE_BYTES: Final = 64 << 10
 _FLUSH_S: Final = 30.0
 _APPEND_S: Final = 30.0
@@ -48,6 +50,12 @@ def answer(engine: Engine, request: dict[str, Any]) -> dict[str, Any]:
             return engine.status()
         if command == "flush":
             position = engine.end
+            engine.wait_committed(position, float(request.get("timeout_s", _FLUSH_S)))
+            return {"committed": engine.committed, "position": position}
+        if command == "wait":
+            position = int(request.get("position", 0))
+            if position > engine.end:
+                raise ValueError(f"the log ends at {engine.end}, before {position}")
             engine.wait_committed(position, float(request.get("timeout_s", _FLUSH_S)))
             return {"committed": engine.committed, "position": position}
         if command == "compact":
@@ -64,9 +72,10 @@ def answer(engine: Engine, request: dict[str, Any]) -> dict[str, Any]:
     return {"error": f"unknown command {command!r}; known: {', '.join(_COMMANDS)}"}
 
 
-def _append(engine: Engine, signal: str, body: bytes) -> dict[str, Any]:
+def _append(engine: Engine, signal: str, body: bytes, *, vouched: bool) -> dict[str, Any]:
     try:
-        admitted = engine.admit(Signal(signal), body, Encoding.IDENTITY).result(_APPEND_S)
+        stored = engine.admit(Signal(signal), body, Encoding.IDENTITY, vouched=vouched)
+        admitted = stored.result(_APPEND_S)
     except Overloaded as error:
         return {"error": str(error), "retry_after_s": error.retry_after_s}
     except (BadRequest, TooLarge, ValueError) as error:
@@ -146,7 +155,8 @@ class _Handler(socketserver.StreamRequestHandler):
             body = self.rfile.read(size)
             if len(body) < size:
                 return {"error": "the request is not complete", "close": True}
-            return _append(engine, str(request.get("signal")), body)
+            vouched = request.get("vouched") is True
+            return _append(engine, str(request.get("signal")), body, vouched=vouched)
         if request.get("command") == "yield" and self.server.give_up is not None:
             self.server.give_up()
             return {"yielding": True}

@@ -79,7 +79,8 @@ _WORKING: Final[dict[str, pl.DataType]] = {
     "=hashes": pl.List(pl.UInt64()),
 }
 """What a rule puts out, before `finish` makes memories of it."""
-_BROWSER = Named("from_browser")
+_SPEAKERS = {name: Named(f"from_{name}") for name in ("agent", "operator", "browser")}
+"""Whose telemetry it is, the last that holds; else an app's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -489,10 +490,11 @@ class Compiler:
         duration = self._ref("duration_ns") if not rule.moment else None
         importance = self.value(rule.importance)
         source, rank = self._source(rule)
-        browser = self.condition(_BROWSER)
         trust = pl.lit("app")
-        if not isinstance(browser, bool):
-            trust = pl.when(browser).then(pl.lit("browser")).otherwise(trust)
+        for name, condition in _SPEAKERS.items():
+            holds = self.condition(condition)
+            if not isinstance(holds, bool):
+                trust = pl.when(holds).then(pl.lit(name)).otherwise(trust)
         time, end = self._times(rule)
         fields: dict[str, pl.Expr | None] = {
             "type": type_,
@@ -635,7 +637,7 @@ _NOTHING = pl.lit("")
 def _nodes(rule: Rule) -> list[Value | Condition]:
     """Everything that the plan of a rule is made of, its condition aside."""
     takes = READERS[rule.read].takes if rule.read else ()
-    return [*parts_of(rule), *_COMMON_TAGS, _BROWSER, Ref("event"), *map(Ref, takes)]
+    return [*parts_of(rule), *_COMMON_TAGS, *_SPEAKERS.values(), Ref("event"), *map(Ref, takes)]
 
 
 def _names(rules: RuleSet, nodes: list[Value | Condition]) -> set[str]:

@@ -1,0 +1,101 @@
+"""What recall puts together: context windows, known errors, decisions, endpoints."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import Query, Request, Response
+
+from engram.collector.access import Scope
+from engram.collector.rest.models import ContextIn, DecisionsIn, KnownErrorIn
+from engram.collector.rest.problems import Problem, not_yet
+from engram.collector.rest.routing import (
+    answer,
+    backend,
+    group,
+    instant,
+    narrowed,
+    needs,
+    noted,
+    problems,
+)
+from engram.instrumentation.api.values import json_text
+
+router = group("recall")
+
+_OUT = problems()
+
+
+@router.post("/context", responses=_OUT, **needs(Scope.READ))
+async def context(request: Request, asked: ContextIn) -> Response:
+    """What an agent or a person should know before the next step, within a budget."""
+    whose = narrowed(request, asked.user_id, asked.session_id, asked.service)
+    ask = _of(request, "context_window", "the context window")
+    window = await backend(request).work(
+        partial(
+            ask, scope=whose, window_size=asked.window_size,
+            include_similar=asked.include_similar, max_tokens=asked.max_tokens,
+            query=asked.query, as_of_ns=instant(asked.as_of),
+        )
+    )  # fmt: skip
+    ids = [one.id for one in window.items]
+    if asked.format == "markdown":
+        noted(request, "context window", ids=ids, scope=whose.given)
+        return Response(str(window), media_type="text/markdown; charset=utf-8")
+    body = {"messages": window.messages()} if asked.format == "messages" else window.json()
+    return answer(request, body, what="context window", ids=ids, scope=whose.given)
+
+
+@router.post("/known-errors", responses=_OUT, **needs(Scope.READ))
+async def known_errors(request: Request, asked: KnownErrorIn) -> Response:
+    """Whether a failure was seen before, how often, and what helped."""
+    if not (asked.text or asked.type or asked.message or asked.file):
+        raise Problem(422, "say something of the failure: text, type, message or file")
+    service = narrowed(request, service=asked.service).service
+    ask = _of(request, "known_error", "known errors")
+    found = await backend(request).work(
+        partial(
+            ask, asked.text, error_type=asked.type, message=asked.message, file=asked.file,
+            service=service,
+        )
+    )  # fmt: skip
+    return _told(request, found, "known errors", {"service": service})
+
+
+@router.post("/decisions/history", responses=_OUT, **needs(Scope.READ))
+async def decisions(request: Request, asked: DecisionsIn) -> Response:
+    """Similar past decisions, and how often each option went well."""
+    service = narrowed(request, service=asked.service).service
+    ask = _of(request, "decision_history", "the history of decisions")
+    found = await backend(request).work(
+        partial(
+            ask, json_text(asked.context), [json_text(one) for one in asked.options],
+            service=service, limit=asked.limit,
+        )
+    )  # fmt: skip
+    return _told(request, found, "decision history", {"service": service})
+
+
+@router.get("/endpoints", responses=_OUT, **needs(Scope.READ))
+async def endpoints(
+    request: Request,
+    operation: Annotated[str, Query(min_length=1, max_length=500)],
+    service: str | None = None,
+) -> Response:
+    """Of an operation (`GET /orders/{id}`): past requests, their outcomes, what was learned."""
+    service = narrowed(request, service=service).service
+    ask = _of(request, "endpoint_memory", "the memory of endpoints")
+    found = await backend(request).work(partial(ask, operation, service=service))
+    return _told(request, found, "endpoint memory", {"service": service, "operation": operation})
+
+
+def _of(request: Request, name: str, what: str) -> Any:
+    found = getattr(backend(request).recall, name, None)
+    if found is None:
+        raise not_yet(what)
+    return found
+
+
+def _told(request: Request, found: Any, what: str, scope: dict[str, Any]) -> Response:
+    return answer(request, found.json(), what=what, scope=scope)
