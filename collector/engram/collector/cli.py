@@ -286,7 +286,7 @@ def _parser() -> argparse.ArgumentParser:
     lab.add_argument(
         "method",
         metavar="METHOD",
-        help="anomalies, changepoints, forecast, patterns, rootcause, similar",
+        help="anomalies, changepoints, forecast, patterns, recall, rootcause, similar",
     )
     config = add("config", "check the configuration, and show what is in effect")
     config.add_argument("action", choices=["validate"], help="what to do")
@@ -344,6 +344,8 @@ _LAB_HELP = """Run a method of learning as a filter from stdin to stdout, as the
   engram lab rootcause              {id, graph: [[caller, callee]], times, incident: [start, end],
                                     metrics: {component: {name: [...]}}, target} gives
                                     {id, ranked, scores, unclear}
+  engram lab recall                 {op: "index", docs: [{id, text, scope, ts}]}, then
+                                    {op: "search", text, k, scope} gives {ids, scores}
 """
 
 _RULES_HELP = """Which rule makes which memory, and why not another.
