@@ -276,17 +276,35 @@ def _parser() -> argparse.ArgumentParser:
     rules.add_argument(
         "--all", action="store_true", dest="all_", help="explain: every rule, not the closest"
     )
+    known = add(
+        "known", "whether an error was seen before, how often, and what helped", _KNOWN_HELP
+    )
+    known.add_argument("text", nargs="?", metavar="TEXT|-", help="stack trace, message or type")
+    known.add_argument("--type", metavar="TYPE", help="type of the exception")
+    known.add_argument("--message", metavar="TEXT", help="its message")
+    known.add_argument("--file", metavar="PATH", help="alone: all errors of this source file")
+    known.add_argument("--service", metavar="NAME", help="only of this service")
+    known.add_argument("--limit", type=_positive, default=5, metavar="N", help="errors (5)")
     jobs = add("jobs", "the jobs that learn: what they are, how they went, run them now")
     jobs.add_argument("action", choices=["list", "run"], help="what to do")
     jobs.add_argument("name", nargs="?", metavar="NAME", help="run: only this one")
     jobs.add_argument(
         "--since", metavar="TIME", help="run: look at everything since: 7d, 2h, 2026-11-20"
     )
+    report = add("report", "the learnings of a day or a week", _REPORT_HELP)
+    report.add_argument(
+        "--date", metavar="DAY", help="2026-11-22 (yesterday in UTC; today when there is no more)"
+    )
+    report.add_argument("--week", action="store_true", help="the seven days up to that day")
+    report.add_argument("--html", metavar="FILE", help="write one self-contained HTML file")
+    report.add_argument(
+        "--base-url", metavar="URL", default="http://127.0.0.1:4319", help="of evidence links"
+    )
     lab = add("lab", "run a method of learning as a filter, on data of your own", _LAB_HELP)
     lab.add_argument(
         "method",
         metavar="METHOD",
-        help="anomalies, changepoints, forecast, patterns, rootcause, similar",
+        help="anomalies, changepoints, forecast, patterns, recall, rootcause, similar",
     )
     config = add("config", "check the configuration, and show what is in effect")
     config.add_argument("action", choices=["validate"], help="what to do")
@@ -322,6 +340,13 @@ Done by `engram learn` when it runs, else here. With --model the vectors are mad
 is fetched if it is not on this machine). The index keeps its model until the next --model.
 """
 
+_REPORT_HELP = """What was learned: what changed since the day before, with numbers and evidence.
+
+  engram report                          yesterday, as markdown
+  engram report --date 2026-11-22 --html report.html
+  engram report --week --json
+"""
+
 _SQL_HELP = """Query the lake read-only, also while it is being written.
 
 tables and views: spans, logs, metrics, memories, requests, links, conversations,
@@ -344,6 +369,8 @@ _LAB_HELP = """Run a method of learning as a filter from stdin to stdout, as the
   engram lab rootcause              {id, graph: [[caller, callee]], times, incident: [start, end],
                                     metrics: {component: {name: [...]}}, target} gives
                                     {id, ranked, scores, unclear}
+  engram lab recall                 {op: "index", docs: [{id, text, scope, ts}]}, then
+                                    {op: "search", text, k, scope} gives {ids, scores}
 """
 
 _RULES_HELP = """Which rule makes which memory, and why not another.
@@ -371,6 +398,17 @@ One line each: ok, warning or problem, and what to do. One log record is sent th
   engram doctor --python venv/bin/python
 
 exit code 1: there is a problem
+"""
+
+_KNOWN_HELP = """Whether an error was seen before, how often, since when, and what helped.
+
+It is the same error when the same type was raised in the same function of your own code: another
+message, line or path makes no other one. Without a stack: the same type and masked message.
+  python app.py 2>&1 | engram known -
+  engram known "TimeoutError: no answer after 3000 ms"
+  engram known --file shop/pay.py
+
+exit code 3: not seen
 """
 
 _AUDIT_HELP = """Read Python code, run nothing of it, and say with file and line what is remembered.
@@ -717,6 +755,21 @@ def _rules(options: argparse.Namespace) -> int:
     return OK
 
 
+def _known(options: argparse.Namespace) -> int:
+    from engram.collector import known
+    from engram.collector.output import dumps
+
+    found = known.find(
+        _home(options), options.text, error_type=options.type, message=options.message,
+        file=options.file, service=options.service, limit=options.limit,
+    )  # fmt: skip
+    if options.json:
+        print(dumps(known.told(found)))
+    else:
+        known.write(found, sys.stdout)
+    return NOT_FOUND if found.match == "none" else OK
+
+
 def _jobs(options: argparse.Namespace) -> int:
     from engram.collector import jobs
     from engram.collector.output import dumps
@@ -732,6 +785,21 @@ def _jobs(options: argparse.Namespace) -> int:
         for line in jobs.lines(told):
             print(line)
     return FAILED if any(one.get("error") for one in told) and options.action == "run" else OK
+
+
+def _report(options: argparse.Namespace) -> int:
+    from engram.collector.output import dumps
+    from engram.collector.report import facts, report, write_html
+    from engram.learning.report import markdown
+
+    told = report(_home(options), options.date, week=options.week)
+    if options.html:
+        print(f"engram: wrote {write_html(told, options.html, options.base_url)}", file=sys.stderr)
+    if options.json:
+        print(dumps(facts(told)))
+    elif not options.html:
+        print(markdown(told, options.base_url), end="")
+    return OK
 
 
 def _lab(options: argparse.Namespace) -> int:
@@ -888,6 +956,8 @@ _COMMANDS: Final = {
     "rederive": _rederive,
     "rules": _rules,
     "jobs": _jobs,
+    "known": _known,
+    "report": _report,
     "lab": _lab,
     "config": _config_command,
     "audit": _audit,

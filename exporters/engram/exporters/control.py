@@ -9,12 +9,12 @@
 | `sweep` | folds what got in twice past the recent sets | `{"removed": rows}` |
 | `rederive` | stores a slice of rebuilt memories, the file `slice` | `{"stale": ids}` |
 | `append` | logs the OTLP request of `bytes` bytes behind the line | `{"position": position}` |
-|          | with `vouched`, its marks of trust are believed (REST and MCP say it, SDKs do not) | |
 | `yield` | an engine of SDK exporters leaves the home to a collector | `{"yielding": true}` |
 
 A connection may ask again. `append` is answered when the request is durable; a problem that may
-pass has `retry_after_s` in its answer. Who may connect is decided by the home's mode (0700), the
-socket's own (0600), and the peer's user where the system tells it.
+pass has `retry_after_s` in its answer; what it says of its trust counts when it is `trusted`. Who
+may connect is decided by the home's mode (0700), the socket's own (0600), and the peer's user where
+the system tells it.
 """
 
 from __future__ import annotations
@@ -72,10 +72,11 @@ def answer(engine: Engine, request: dict[str, Any]) -> dict[str, Any]:
     return {"error": f"unknown command {command!r}; known: {', '.join(_COMMANDS)}"}
 
 
-def _append(engine: Engine, signal: str, body: bytes, *, vouched: bool) -> dict[str, Any]:
+def _append(engine: Engine, signal: str, body: bytes, *, trusted: bool) -> dict[str, Any]:
     try:
-        stored = engine.admit(Signal(signal), body, Encoding.IDENTITY, vouched=vouched)
-        admitted = stored.result(_APPEND_S)
+        admitted = engine.admit(Signal(signal), body, Encoding.IDENTITY, trusted=trusted).result(
+            _APPEND_S
+        )
     except Overloaded as error:
         return {"error": str(error), "retry_after_s": error.retry_after_s}
     except (BadRequest, TooLarge, ValueError) as error:
@@ -155,8 +156,8 @@ class _Handler(socketserver.StreamRequestHandler):
             body = self.rfile.read(size)
             if len(body) < size:
                 return {"error": "the request is not complete", "close": True}
-            vouched = request.get("vouched") is True
-            return _append(engine, str(request.get("signal")), body, vouched=vouched)
+            trusted = request.get("trusted") is True
+            return _append(engine, str(request.get("signal")), body, trusted=trusted)
         if request.get("command") == "yield" and self.server.give_up is not None:
             self.server.give_up()
             return {"yielding": True}

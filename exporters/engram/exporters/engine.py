@@ -35,8 +35,8 @@ from engram.exporters.home import Home
 from engram.exporters.inflate import inflate
 from engram.exporters.lock import SHORT_S, HomeLock
 from engram.exporters.otlp.check import check
-from engram.exporters.otlp.trust import unvouched
 from engram.exporters.signals import Admission, Encoding, Process, Signal
+from engram.exporters.trust import without_claims
 from engram.exporters.wal import Entry, Wal
 
 if TYPE_CHECKING:
@@ -216,11 +216,11 @@ class Engine:
     # ------------------------------------------------------------------ in
 
     def admit(
-        self, signal: Signal, body: bytes, encoding: Encoding, *, vouched: bool = False
+        self, signal: Signal, body: bytes, encoding: Encoding, *, trusted: bool = False
     ) -> Future[Admission]:
         """Check a request and put it on disk; see `engram.exporters.signals.Intake`.
 
-        A mark of trust in it stays only if it is `vouched` for.
+        Only of a `trusted` one what it says of its trust counts (`trust.py`).
         """
         if self._failure is not None:
             raise Overloaded(f"the engine stopped: {self._failure}", 5.0)
@@ -236,8 +236,8 @@ class Engine:
             answer.set_result(Admission(self._wal.end))
             return answer
         rejected, message = check(signal, raw)
-        if not vouched and (cleaned := unvouched(signal, raw)) is not raw:
-            body = raw = cleaned
+        if not trusted and (allowed := without_claims(signal, raw)) is not raw:
+            body = raw = allowed
             encoding = Encoding.IDENTITY
         if 0 < self.settings.limit_memory_bytes < self._resident:
             self.counters.refused += 1

@@ -23,10 +23,8 @@ from engram.exporters.otlp.json import to_protobuf
 from engram.exporters.otlp.json_walker import JsonWalker
 from engram.exporters.otlp.wire import OFFICIAL_REQUEST
 from engram.exporters.signals import Encoding, Signal
+from engram.exporters.trust import ATTRIBUTE as TRUST
 from engram.instrumentation.browser import script
-
-TRUST = "engram.trust"
-"""Attribute of the resource; the rules' condition `from_browser` reads it."""
 
 _MOST_ADDRESSES = 4096
 """How many senders are counted at once. The one that was silent longest is forgotten first."""

@@ -67,7 +67,7 @@ def _document(app: FastAPI) -> None:
                 "token": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "`engram token create`; on loopback none as long as there is none",
+                    "description": "`engram token create`; on loopback none while there is none",
                 }
             }
             app.openapi_schema = document
@@ -99,7 +99,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
     found = [
-        {"where": ".".join(str(part) for part in one["loc"]), "what": one["msg"], "kind": one["type"]}
+        {"where": ".".join(map(str, one["loc"])), "what": one["msg"], "kind": one["type"]}
         for one in error.errors()[:20]
     ]  # fmt: skip
     unread = any(one["kind"] == "json_invalid" for one in found)

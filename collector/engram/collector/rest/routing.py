@@ -78,7 +78,9 @@ def _known_parameters(request: Request) -> None:
     for name in request.query_params:
         if name not in names:
             there_are = ", ".join(sorted(names)) or "none"
-            raise Problem(400, f"there is no parameter {name!r}; there are {there_are}", "parameter")
+            raise Problem(
+                400, f"there is no parameter {name!r}; there are {there_are}", "parameter"
+            )
 
 
 def base(request: Request) -> str:

@@ -16,6 +16,7 @@ from engram.exporters.ask import ask
 from engram.exporters.errors import BadRequest, EngramError, Overloaded
 from engram.exporters.home import Home
 from engram.exporters.signals import Signal
+from engram.exporters.trust import ATTRIBUTE as TRUST
 from engram.instrumentation.api.marks import SCOPE, described, identity, source_key
 from engram.instrumentation.api.values import plain, text
 
@@ -83,7 +84,7 @@ class Writer:
         body = request(event, who, now)
         answer = ask(
             self._home, "append", timeout_s=_APPEND_S, signal=str(Signal.LOGS), body=body,
-            vouched=True,
+            trusted=True,
         )  # fmt: skip
         if answer.get("rejected"):
             raise BadRequest(str(answer.get("message")))
@@ -116,8 +117,6 @@ def own_source(key: object | None, who: Principal) -> str:
 def request(event: Event, who: Principal, now_ns: int) -> bytes:
     """The OTLP request of one event."""
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-
-    from engram.exporters.otlp.trust import TRUST
 
     made = ExportLogsServiceRequest()
     batch = made.resource_logs.add()

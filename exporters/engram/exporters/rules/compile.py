@@ -19,6 +19,10 @@ import pyarrow as pa
 
 from engram.exporters.memories import MEMORY_SCHEMA, memory_ids
 from engram.exporters.merge import PRIORITISED, canonical_object
+from engram.exporters.recalled import NAME as RECALLED
+from engram.exporters.recalled import without, without_json
+from engram.exporters.trust import ATTRIBUTE as TRUST
+from engram.exporters.trust import GIVEN
 
 from .load import (
     NUMERIC_COLUMNS,
@@ -79,8 +83,8 @@ _WORKING: Final[dict[str, pl.DataType]] = {
     "=hashes": pl.List(pl.UInt64()),
 }
 """What a rule puts out, before `finish` makes memories of it."""
-_SPEAKERS = {name: Named(f"from_{name}") for name in ("agent", "operator", "browser")}
-"""Whose telemetry it is, the last that holds; else an app's."""
+_BROWSER = Named("from_browser")
+_TRUST = Ref(f"res:{TRUST}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -490,11 +494,14 @@ class Compiler:
         duration = self._ref("duration_ns") if not rule.moment else None
         importance = self.value(rule.importance)
         source, rank = self._source(rule)
+        browser = self.condition(_BROWSER)
         trust = pl.lit("app")
-        for name, condition in _SPEAKERS.items():
-            holds = self.condition(condition)
-            if not isinstance(holds, bool):
-                trust = pl.when(holds).then(pl.lit(name)).otherwise(trust)
+        told = self._ref(_TRUST.name)
+        if told is not None:
+            given = told.is_in([*GIVEN, "unknown"])
+            trust = pl.when(given).then(told).otherwise(trust)
+        if not isinstance(browser, bool):
+            trust = pl.when(browser).then(pl.lit("browser")).otherwise(trust)
         time, end = self._times(rule)
         fields: dict[str, pl.Expr | None] = {
             "type": type_,
@@ -637,7 +644,7 @@ _NOTHING = pl.lit("")
 def _nodes(rule: Rule) -> list[Value | Condition]:
     """Everything that the plan of a rule is made of, its condition aside."""
     takes = READERS[rule.read].takes if rule.read else ()
-    return [*parts_of(rule), *_COMMON_TAGS, *_SPEAKERS.values(), Ref("event"), *map(Ref, takes)]
+    return [*parts_of(rule), *_COMMON_TAGS, _BROWSER, _TRUST, Ref("event"), *map(Ref, takes)]
 
 
 def _names(rules: RuleSet, nodes: list[Value | Condition]) -> set[str]:
@@ -717,9 +724,22 @@ def _tag_lists(joined: list[str], more: list[list[str] | None] | None) -> pl.Ser
     return pl.Series("tags", made, dtype=MEMORY_SCHEMA["tags"]).gather(at)
 
 
+_TEXTS = {"title": without, "content": without, "attributes": without_json}
+
+
+def _without_recalled(rows: pl.DataFrame) -> pl.DataFrame:
+    """What was recalled into a text is taken out of it: it is no evidence."""
+    for name, clean in _TEXTS.items():
+        if name in rows.columns and rows[name].str.contains(RECALLED, literal=True).any():
+            kept = [one and (clean(one) or "(recalled)") for one in rows[name].to_list()]
+            rows = rows.with_columns(pl.Series(name, kept, dtype=_STRING))
+    return rows
+
+
 def finish(made: list[pl.DataFrame], version: str) -> pl.DataFrame:
     """Memories from what the rules put out: ids, tags, ranks, and limits of title and content."""
     rows = made[0] if len(made) == 1 else pl.concat(made, how="diagonal")
+    rows = _without_recalled(rows)
     present = set(rows.columns)
     if "content" in present and (rows["content"] == "").any():
         # Nothing to say is null, so that another record of the same fact may speak.
