@@ -49,8 +49,13 @@ async def status(request: Request) -> Response:
 
 @router.get("/reports/{day}", responses=problems(), **needs(Scope.READ))
 async def report(request: Request, day: date) -> Response:
-    """The report of a day."""
-    raise not_yet(f"the report of {day}")
+    """The learnings of a day, with numbers, intervals and evidence."""
+    from engram.collector.report import facts, report
+
+    if who(request).service is not None:
+        raise Problem(403, "a report is of all services, and this token is for one", "scope")
+    told = await backend(request).work(partial(report, backend(request).home, day.isoformat()))
+    return answer(request, facts(told), what=f"report {day}")
 
 
 @router.post(

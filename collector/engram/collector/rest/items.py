@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Any, Final
 
 from engram.collector.output import dumps
 from engram.exporters.errors import BadRequest
-from engram.learning.recall import Item
+from engram.learning.recall import Item, as_json
 
 FIELDS: Final = (
     "id", "memory_type", "title", "content", "tags", "meta_data", "created_at", "score",
@@ -36,23 +35,8 @@ def chosen(text: str | None) -> tuple[str, ...]:
 
 def told(item: Item, base: str, fields: Iterable[str] = FIELDS) -> dict[str, Any]:
     """One memory; `base` is where this API is, for its `url`."""
-    made: dict[str, Any] = {}
-    for name in fields:
-        if name == "url":
-            made[name] = f"{base}/memories/{item.id}"
-            continue
-        value = getattr(item, name)
-        made[name] = (
-            iso(value) if isinstance(value, datetime)
-            else list(value) if isinstance(value, tuple)
-            else value
-        )  # fmt: skip
-    return made
-
-
-def iso(at: datetime) -> str:
-    """A time as ISO 8601 in UTC."""
-    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    made = {**as_json(item), "url": f"{base}/memories/{item.id}"}
+    return {name: made[name] for name in fields}
 
 
 def etag(item: Item) -> str:

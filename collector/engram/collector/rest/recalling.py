@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Query, Request, Response
 
 from engram.collector.access import Scope
 from engram.collector.rest.models import ContextIn, DecisionsIn, KnownErrorIn
-from engram.collector.rest.problems import Problem, not_yet
+from engram.collector.rest.problems import Problem
 from engram.collector.rest.routing import (
     answer,
     backend,
@@ -31,10 +32,9 @@ _OUT = problems()
 async def context(request: Request, asked: ContextIn) -> Response:
     """What an agent or a person should know before the next step, within a budget."""
     whose = narrowed(request, asked.user_id, asked.session_id, asked.service)
-    ask = _of(request, "context_window", "the context window")
     window = await backend(request).work(
         partial(
-            ask, scope=whose, window_size=asked.window_size,
+            backend(request).recall.context_window, scope=whose, window_size=asked.window_size,
             include_similar=asked.include_similar, max_tokens=asked.max_tokens,
             query=asked.query, as_of_ns=instant(asked.as_of),
         )
@@ -53,28 +53,29 @@ async def known_errors(request: Request, asked: KnownErrorIn) -> Response:
     if not (asked.text or asked.type or asked.message or asked.file):
         raise Problem(422, "say something of the failure: text, type, message or file")
     service = narrowed(request, service=asked.service).service
-    ask = _of(request, "known_error", "known errors")
     found = await backend(request).work(
         partial(
-            ask, asked.text, error_type=asked.type, message=asked.message, file=asked.file,
-            service=service,
+            backend(request).recall.known_error, asked.text, error_type=asked.type,
+            message=asked.message, file=asked.file, service=service,
         )
     )  # fmt: skip
-    return _told(request, found, "known errors", {"service": service})
+    body = {**asdict(found), "best": None if found.best is None else asdict(found.best)}
+    ids = [one.memory_id for one in (*found.patterns, *found.similar)]
+    return answer(request, body, what="known errors", ids=ids, scope={"service": service})
 
 
 @router.post("/decisions/history", responses=_OUT, **needs(Scope.READ))
 async def decisions(request: Request, asked: DecisionsIn) -> Response:
     """Similar past decisions, and how often each option went well."""
-    service = narrowed(request, service=asked.service).service
-    ask = _of(request, "decision_history", "the history of decisions")
+    whose = narrowed(request, service=asked.service)
     found = await backend(request).work(
         partial(
-            ask, json_text(asked.context), [json_text(one) for one in asked.options],
-            service=service, limit=asked.limit,
+            backend(request).recall.decision_history, json_text(asked.context), asked.options,
+            scope=whose, limit=asked.limit,
         )
     )  # fmt: skip
-    return _told(request, found, "decision history", {"service": service})
+    ids = [one.id for one in found.similar]
+    return answer(request, found.json(), what="decision history", ids=ids, scope=whose.given)
 
 
 @router.get("/endpoints", responses=_OUT, **needs(Scope.READ))
@@ -85,17 +86,10 @@ async def endpoints(
 ) -> Response:
     """Of an operation (`GET /orders/{id}`): past requests, their outcomes, what was learned."""
     service = narrowed(request, service=service).service
-    ask = _of(request, "endpoint_memory", "the memory of endpoints")
-    found = await backend(request).work(partial(ask, operation, service=service))
-    return _told(request, found, "endpoint memory", {"service": service, "operation": operation})
-
-
-def _of(request: Request, name: str, what: str) -> Any:
-    found = getattr(backend(request).recall, name, None)
-    if found is None:
-        raise not_yet(what)
-    return found
-
-
-def _told(request: Request, found: Any, what: str, scope: dict[str, Any]) -> Response:
-    return answer(request, found.json(), what=what, scope=scope)
+    found = await backend(request).work(
+        partial(backend(request).recall.endpoint_memory, operation, service=service)
+    )
+    return answer(
+        request, found.json(), what="endpoint memory", ids=found.requests,
+        scope={"service": service},
+    )  # fmt: skip
