@@ -183,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     for role, help_ in (
         ("collect", "take OTLP and write the lake"),
         ("learn", "keep the search index from the lake"),
-        ("serve", "the page and REST reads, on loopback"),
+        ("serve", "the page and the REST API, on loopback"),
     ):
         one = add(role, help_)
         one.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
@@ -304,7 +304,7 @@ def _parser() -> argparse.ArgumentParser:
     lab.add_argument(
         "method",
         metavar="METHOD",
-        help="anomalies, changepoints, forecast, patterns, rootcause, similar",
+        help="anomalies, changepoints, forecast, patterns, recall, rootcause, similar",
     )
     config = add("config", "check the configuration, and show what is in effect")
     config.add_argument("action", choices=["validate"], help="what to do")
@@ -315,6 +315,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     audit.add_argument("--tests", action="store_true", help="read tests too")
     audit.add_argument("--all", action="store_true", dest="all_", help="also what leaves a memory")
+    token = add("token", "who may ask, write and send: make, list and revoke tokens", _KEYS_HELP)
+    token.add_argument("action", choices=["create", "list", "revoke"], help="what to do")
+    token.add_argument("which", nargs="?", metavar="NAME|ID", help="revoke: which")
+    token.add_argument("--scope", metavar="A,B", help="create: ingest, browser, read, write, admin")
+    token.add_argument("--name", metavar="NAME", help="create: what it is called")
+    token.add_argument("--expires", metavar="TIME", help="create: 90m, 12h, 30d, 4w (never)")
+    token.add_argument("--service", metavar="NAME", help="create: of this service only")
+    log = add("audit-log", "who looked at what by REST and MCP, and whether the log is whole")
+    log.add_argument("--verify", action="store_true", help="look at every line; 1: it is broken")
+    log.add_argument("--who", metavar="NAME", help="only of this token, or local")
+    log.add_argument("--memory", metavar="ID", help="only where this memory was given out")
+    log.add_argument(
+        "-n", type=_count, default=20, dest="last", metavar="N", help="the last N (20)"
+    )
     doctor = add("doctor", "whether an app is captured, and what it sends arrives", _DOCTOR_HELP)
     doctor.add_argument("--python", metavar="PATH", help="the interpreter of the app")
     doctor.add_argument("program", nargs=argparse.REMAINDER, metavar="-- CMD", help="of the app")
@@ -369,6 +383,8 @@ _LAB_HELP = """Run a method of learning as a filter from stdin to stdout, as the
   engram lab rootcause              {id, graph: [[caller, callee]], times, incident: [start, end],
                                     metrics: {component: {name: [...]}}, target} gives
                                     {id, ranked, scores, unclear}
+  engram lab recall                 {op: "index", docs: [{id, text, scope, ts}]}, then
+                                    {op: "search", text, k, scope} gives {ids, scores}
 """
 
 _RULES_HELP = """Which rule makes which memory, and why not another.
@@ -407,6 +423,16 @@ message, line or path makes no other one. Without a stack: the same type and mas
   engram known --file shop/pay.py
 
 exit code 3: not seen
+"""
+
+_KEYS_HELP = """Make, list and revoke tokens. A token is shown once; only a hash of it is kept.
+
+  engram token create --scope read,write --name assistant --expires 30d
+  engram token create --scope ingest      for OTEL_EXPORTER_OTLP_HEADERS of another machine
+  engram token list
+  engram token revoke assistant           works at once, in every running process
+
+As soon as there is a token for reading or writing, the page and REST ask for one.
 """
 
 _AUDIT_HELP = """Read Python code, run nothing of it, and say with file and line what is remembered.
@@ -870,6 +896,72 @@ def _audit(options: argparse.Namespace) -> int:
     return FAILED if below else OK
 
 
+def _token(options: argparse.Namespace) -> int:
+    from engram.collector.access import Vault
+    from engram.collector.access.listing import token_lines
+    from engram.collector.access.scopes import scopes_of
+    from engram.collector.access.tokens import lifetime
+    from engram.collector.output import dumps
+
+    vault = Vault(_home(options))
+    if options.action == "create":
+        secret, made = vault.create(
+            scopes_of(options.scope or ""),
+            name=options.name,
+            expires_s=lifetime(options.expires) if options.expires else None,
+            service=options.service,
+        )
+        if options.json:
+            print(dumps({"token": secret, "id": made.id, "name": made.name}))
+        else:
+            print(secret)
+            print(f"engram: token {made.name}; it is not shown again", file=sys.stderr)
+        return OK
+    if options.action == "revoke":
+        if not options.which:
+            raise BadRequest("which token? engram token list shows them")
+        gone = vault.revoke(options.which)
+        print(dumps([one.name for one in gone]) if options.json else f"revoked {len(gone)}")
+        return OK
+    listed = vault.listed()
+    if options.json:
+        print(dumps(listed))
+    else:
+        print("\n".join(token_lines(listed)))
+    return OK
+
+
+def _audit_log(options: argparse.Namespace) -> int:
+    from collections import deque
+
+    from engram.collector.access.audit import entries, verify
+    from engram.collector.access.listing import audit_line
+    from engram.collector.output import dumps
+
+    home = _home(options)
+    if options.verify:
+        verdict = verify(home)
+        if options.json:
+            print(
+                dumps({"lines": verdict.lines, "problems": verdict.problems, "last": verdict.last})
+            )
+        else:
+            for problem in verdict.problems:
+                print(problem)
+            whole = "is broken" if verdict.problems else "is whole"
+            print(f"the chain of {verdict.lines} lines {whole}; the last hash is {verdict.last}")
+        return FAILED if verdict.problems else OK
+    found = (
+        one
+        for one in entries(home)
+        if (options.who is None or one.get("who") == options.who)
+        and (options.memory is None or options.memory in one.get("ids", ()))
+    )
+    for one in deque(found, options.last):
+        print(dumps(one) if options.json else audit_line(one))
+    return OK
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from engram.instrumentation.doctor import Level, examine
 
@@ -959,6 +1051,8 @@ _COMMANDS: Final = {
     "lab": _lab,
     "config": _config_command,
     "audit": _audit,
+    "token": _token,
+    "audit-log": _audit_log,
     "doctor": _doctor,
     "version": _version,
 }

@@ -13,6 +13,7 @@ from engram.exporters.errors import BadRequest, NotFound
 from engram.exporters.home import Home
 from engram.exporters.index import listed
 from engram.learning.recall import ranking
+from engram.learning.recall.endpoints import EndpointMemory, Endpoints
 from engram.learning.recall.folding import equal
 from engram.learning.recall.items import ALL, Found, Item, Page, Scope
 from engram.learning.recall.judging import WEIGHTS, Judging, together, valid
@@ -24,6 +25,7 @@ from engram.learning.recall.subjects import superseded
 
 if TYPE_CHECKING:
     from engram.exporters.words import Terms
+    from engram.learning.recall.decisions import DecisionHistory
     from engram.learning.recall.tokens import Tokenizer
     from engram.learning.recall.window import ContextWindow
     from engram.learning.search import Answer, Searcher
@@ -43,6 +45,7 @@ class Recall:
         self.clock = clock
         self.lake = LakeReader(home)
         self.revisions = Revisions(self.lake)
+        self.endpoints = Endpoints(self)
         self._lock = threading.Lock()
         self._searcher: Searcher | None = None
         self._known = KnownErrors(self.lake.ask)
@@ -269,6 +272,35 @@ class Recall:
             max_tokens=max_tokens, query=query, as_of_ns=as_of_ns, agent=agent,
             tokenizer=tokenizer,
         )  # fmt: skip
+
+    def decision_history(
+        self,
+        context: str,
+        options: Sequence[object] = (),
+        *,
+        scope: Scope = ALL,
+        limit: int = 100,
+        as_of_ns: int | None = None,
+    ) -> DecisionHistory:
+        """How decisions like this one turned out, by option; everything that a policy needs.
+
+        Raises:
+            BadRequest: there is nothing to look for, or the limit makes no sense.
+            NotFound: this home has no lake or no index yet.
+        """
+        from engram.learning.recall.decisions import decision_history
+
+        return decision_history(self, context, options, scope=scope, limit=limit, as_of_ns=as_of_ns)
+
+    def endpoint_memory(self, operation: str, *, service: str | None = None) -> EndpointMemory:
+        """How `GET /path` does: requests, errors, durations, what was learned, what fails.
+
+        Microseconds, but for the first question: it is counted once a minute for all operations.
+
+        Raises:
+            StoreError: the lake cannot be read.
+        """
+        return self.endpoints.of(operation, service)
 
     def known_error(self, text: str | None = None, **asked: Any) -> KnownError:
         """What is known of an error; the options of `KnownErrors.find`.
