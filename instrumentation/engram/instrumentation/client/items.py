@@ -119,9 +119,8 @@ class ContextWindow:
     token_count: int = 0
     truncated: dict[str, Any] | None = None
     """What was left out and why; None: nothing."""
-    sections: dict[str, Any] = field(default_factory=dict)
-    said: dict[str, Any] = field(default_factory=dict)
-    """All that the API said."""
+    sections: dict[str, Memories] = field(default_factory=dict)
+    """The items by what they are there for: recent, similar, known solutions, decisions ..."""
 
     def messages(self) -> list[dict[str, str]]:
         """As messages of a chat: of the user's role, never the system's."""

@@ -79,11 +79,19 @@ class Client:
             max_tokens=max_tokens, query=query, as_of=_moment(as_of),
         )  # fmt: skip
         said = self.http.ask("POST", "/api/v1/context", body, timeout_s=timeout_s) or {}
+        sections = {
+            name: Memories(Memory.read(one) for one in items)
+            for name, items in (said.get("sections") or {}).items()
+        }
         return ContextWindow(
-            Memories(Memory.read(one) for one in said.get("items", ())),
-            str(said.get("text") or ""), int(said.get("token_count") or 0),
-            said.get("truncated") or None, dict(said.get("sections") or {}), dict(said),
-        )  # fmt: skip
+            Memories(
+                (one for items in sections.values() for one in items), note=said.get("note") or ""
+            ),
+            str(said.get("text") or ""),
+            int(said.get("token_count") or 0),
+            said.get("truncated") or None,
+            sections,
+        )
 
     def find_known_error(
         self, text: str | None = None, *, error_type: str | None = None,
