@@ -67,9 +67,9 @@ def failing(
     last one decides. `kind` names them for the key, `title` (with {name}) for people, and `of`
     what is counted.
     """
-    since = max(0, window.since - LATE)
-    some = f"SELECT service, name FROM ({runs}) WHERE failed GROUP BY ALL"
-    if read(f"SELECT EXISTS ({some}) AS any", [since, window.until])["any"][0] is not True:
+    since = max(0, window.since - LATE, window.until - FOUR_WEEKS)  # older news is none
+    some = read(f"SELECT EXISTS (FROM ({runs}) WHERE failed) AS some", [since, window.until])
+    if not some["some"][0]:
         return
     found = read(
         f"""

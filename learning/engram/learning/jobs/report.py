@@ -2,7 +2,7 @@
 
 Once a day, an hour after its end in UTC, so that what came late and what other jobs said of it is
 in. A day of which nothing is stored has no report. It runs last, and what it keeps is no input to
-the next one.
+the next one. What it keeps are the sentences; the tables are in `engram report`.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ class Reports:
         from engram.learning.report import Period, build, something, summary
         from engram.learning.report.period import day_of
 
-        for end in ends(window):
+        # The first run finds a past that nobody asked for: the last day is enough of it.
+        for end in ends(window, 7 if window.since else 1):
             day = day_of(end - DAY)
             if not something(read, day):
                 continue
             # Of the time of the window, not of the clock: the day is over in both.
-            told = build(read, Period.of(day, 1, end))
+            told = build(read, Period.of(day, 1, end), brief=True)
             yield Insight(
                 job=self.name,
                 key=(day.isoformat(),),

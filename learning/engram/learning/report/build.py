@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 _HEADLINES: Final = 6
 
 
-def build(read: Read, period: Period, runs: Sequence[Run] | None = None) -> Report:
-    """The report. `runs` is the ledger of the jobs, where it is at hand."""
+def build(
+    read: Read, period: Period, runs: Sequence[Run] | None = None, *, brief: bool = False
+) -> Report:
+    """The report. `runs` is the ledger of the jobs, where it is at hand.
+
+    In brief it has no tables, and asks for nothing that only they need: a third of the cost.
+    """
     found = said(read, period)
     of: dict[str, list[Said]] = defaultdict(list)
     for one in found:
@@ -29,12 +34,12 @@ def build(read: Read, period: Period, runs: Sequence[Run] | None = None) -> Repo
     traffic = requests.Traffic(read, period)
     calls = llm.Calls(read, period)
     sections = [
-        errors.section(read, period, of["errors"]),
+        errors.section(read, period, of["errors"], brief=brief),
         requests.section(read, period, traffic),
-        requests.slowest(read, period, statements(of["operations"])),
-        llm.section(read, period, calls, statements(of["llm"])),
-        choices.section(read, period, statements(of["decisions"])),
-        work.section(read, period, statements(of["work"])),
+        requests.slowest(read, period, statements(of["operations"]), brief=brief),
+        llm.section(read, period, calls, statements(of["llm"]), brief=brief),
+        choices.section(read, period, statements(of["decisions"]), brief=brief),
+        work.section(read, period, statements(of["work"]), brief=brief),
         *(
             simple(key, title, of[key], quiet)
             for key, title, quiet in (

@@ -24,7 +24,9 @@ _LATE: Final = 10
 """Outcomes that tell how long one usually takes."""
 
 
-def section(read: Read, period: Period, extra: Iterable[Statement]) -> Section:
+def section(
+    read: Read, period: Period, extra: Iterable[Statement], *, brief: bool = False
+) -> Section:
     """What the job said, then the day, then four weeks of outcomes."""
     said = tuple(extra)
     known = KNOWN.replace("$1", "$first").replace("$2", "$until")
@@ -58,10 +60,11 @@ def section(read: Read, period: Period, extra: Iterable[Statement]) -> Section:
         text += f"succeeded (95 % interval {percent(low)} to {percent(high)})."
         statements.append(Statement(text, came["n"], tuple(came["ids"])))
     statements += _due(read, period, known, first)
-    tables = (*_options(read, period, known, first), *_bins(read, period, known, first))
+    tables: tuple[Table, ...] = ()
+    if statements and not brief:
+        tables = (*_options(read, period, known, first), *_bins(read, period, known, first))
     quiet = "Nothing was decided, no outcome came, and none is overdue."
-    shown = tables if statements else ()
-    return Section("decisions", "Decisions", tuple(statements), shown, quiet)
+    return Section("decisions", "Decisions", tuple(statements), tables, quiet)
 
 
 def _due(read: Read, period: Period, known: str, first: int) -> list[Statement]:

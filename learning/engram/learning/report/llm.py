@@ -114,11 +114,13 @@ class Calls:
         return (Chart(title, "", now, before),)
 
 
-def section(read: Read, period: Period, calls: Calls, extra: Iterable[Statement]) -> Section:
-    """Models, then what agents did with them."""
+def section(
+    read: Read, period: Period, calls: Calls, extra: Iterable[Statement], *, brief: bool = False
+) -> Section:
+    """Models, then what agents did with them. In brief: without cost and tables."""
     title = "Models and agents"
     said = tuple(extra)
-    runs = tuple(_runs(read, period))
+    runs = () if brief else tuple(_runs(read, period))
     total = calls.total()
     if total is None and not said and not runs:
         before = calls.total(now=False)
@@ -127,11 +129,13 @@ def section(read: Read, period: Period, calls: Calls, extra: Iterable[Statement]
         return Section("llm", title, quiet=quiet + ".")
     if total is None:
         return Section("llm", title, said, runs)
-    statements = (*said, *_statements(read, period, calls, total))
-    return Section("llm", title, statements, (_table(period, calls), *runs))
+    known, cost = (0, 0.0) if brief else _cost(read, period)
+    statements = (*said, *_statements(calls, total, known, cost))
+    tables = () if brief else (_table(period, calls), *runs)
+    return Section("llm", title, statements, tables)
 
 
-def _statements(read: Read, period: Period, calls: Calls, total: dict[str, Any]) -> list[Statement]:
+def _statements(calls: Calls, total: dict[str, Any], known: int, cost: float) -> list[Statement]:
     n, failed = int(total["n"]), int(total["failed"])
     before = calls.total(now=False)
     change = compare.counts(calls.hours("n"), calls.hours("n", now=False))
@@ -152,7 +156,6 @@ def _statements(read: Read, period: Period, calls: Calls, total: dict[str, Any])
                 n, tuple(total["slow"]),
             )
         )  # fmt: skip
-    known, cost = _cost(read, period)
     if known:
         made.append(
             Statement(
@@ -190,7 +193,8 @@ def _cost(read: Read, period: Period) -> tuple[int, float]:
         SELECT count(cost) AS known, coalesce(sum(cost), 0.0) AS cost FROM (
             SELECT coalesce({said}) AS cost
             FROM lake.spans AS s
-            WHERE s.start_time_unix_nano >= $since - {HOUR} AND s.start_time_unix_nano < $until
+            WHERE contains(s.attributes, 'cost')  -- a tenth of what extracting costs
+                AND s.start_time_unix_nano >= $since - {HOUR} AND s.start_time_unix_nano < $until
                 AND (s.trace_id, s.span_id) IN (SELECT (trace_id, span_id) FROM calls)
         )
         """,
@@ -229,7 +233,7 @@ def _runs(read: Read, period: Period) -> Iterable[Table]:
     """LangGraph nodes and tools: how reliable, how slow, what goes wrong most often."""
     for caption, column, type_ in (
         ("Steps of graphs.", "node", "type = 'langgraph_outcome'"),
-        ("Tools.", "tool", "type = 'api_call' AND (attributes->>'$.tool') IS NOT NULL"),
+        ("Tools.", "tool", "type = 'api_call' AND list_contains(tags, 'tool:' || subject)"),
     ):
         found = ask(
             read,

@@ -141,10 +141,14 @@ def charts(traffic: Traffic) -> tuple[Chart, ...]:
     )
 
 
-def slowest(read: Read, period: Period, extra: Iterable[Statement] = ()) -> Section:
+def slowest(
+    read: Read, period: Period, extra: Iterable[Statement] = (), *, brief: bool = False
+) -> Section:
     """Operations by their 95th percentile: those of which it can be said."""
     title = "Slowest operations"
     said = tuple(extra)
+    if brief:
+        return Section("operations", title, said, quiet="No operation became slow.")
     found = ask(
         read,
         f"""

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 _MOST: Final = 10
 
 
-def section(read: Read, period: Period, extra: Iterable[Statement]) -> Section:
+def section(
+    read: Read, period: Period, extra: Iterable[Statement], *, brief: bool = False
+) -> Section:
     """What ran by itself, and what people did."""
     statements = list(extra)
     runs = _runs(read, period)
@@ -37,7 +39,7 @@ def section(read: Read, period: Period, extra: Iterable[Statement]) -> Section:
             )
         )  # fmt: skip
     tables: list[Table] = []
-    if runs:
+    if runs and not brief:
         tables.append(
             Table(
                 "Workflows, automations, jobs and syncs; those that failed most first.",
@@ -46,8 +48,9 @@ def section(read: Read, period: Period, extra: Iterable[Statement]) -> Section:
                 max(0, len(runs) - _MOST),
             )
         )
-    tables += _states(read, period)
-    tables += _pages(read, period)
+    if not brief:
+        tables += _states(read, period)
+        tables += _pages(read, period)
     quiet = "No workflow ended, and nobody opened a page."
     return Section("work", "Workflows and journeys", tuple(statements), tuple(tables), quiet)
 
