@@ -149,7 +149,7 @@ def test_a_change_is_said_once_in_four_weeks(collecting: Collecting) -> None:
     first = said(collecting, MIDNIGHT + 10 * DAY + 2 * HOUR)
     assert len(first) == 1
     assert first[0][0].startswith("m-1 of AUREA in shop answers slower: ")
-    assert first[0][1] == MIDNIGHT + 10 * DAY
+    assert first[0][1] == MIDNIGHT + 10 * DAY - 1
     assert said(collecting, MIDNIGHT + 12 * DAY + 2 * HOUR) == first
     assert said(collecting, MIDNIGHT + 12 * DAY + 2 * HOUR, since=0) == first
 

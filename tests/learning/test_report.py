@@ -309,7 +309,7 @@ def test_models_decisions_and_work_are_told(collecting: Collecting) -> None:
 
 
 def test_a_day_that_is_over_is_kept(collecting: Collecting) -> None:
-    """Once, in short, an hour after it; not of a day without a record, and not of itself."""
+    """Once, in short, two hours after it; not of a day without a record, and not of itself."""
     collecting.send(*(raised(MIDNIGHT + n * HOUR, f"Error{n}", "x" * 400) for n in range(20)))
     runner = Runner(collecting.home, [Errors(), Reports()], clock=lambda: MIDNIGHT + DAY)
     runner.step()
@@ -317,12 +317,12 @@ def test_a_day_that_is_over_is_kept(collecting: Collecting) -> None:
     kept = "SELECT title, content, epoch_ns(time), attributes->>'$.date' FROM lake.ai_insight "
     kept += "WHERE list_contains(tags, 'job:report')"
     assert collecting.rows(kept) == []
-    learn(collecting, Reports(), now=MIDNIGHT + DAY + 2 * HOUR)
+    learn(collecting, Reports(), now=MIDNIGHT + DAY + 3 * HOUR)
     rows = collecting.rows(kept)
     assert len(rows) == 1
     title, content, when, date = rows[0]
-    assert (title, date, when) == ("Learnings of 2026-09-22", "2026-09-22", MIDNIGHT + DAY)
-    said, _, fields = content.partition("\nevidence: ")
+    assert (title, date, when) == ("Learnings of 2026-09-22", "2026-09-22", MIDNIGHT + DAY - 1)
+    said, _, fields = content.partition("\njob: report")
     assert len(said) <= 2_000 + len(title) + 1
     assert fields
     assert "20 errors of 20 kinds" in content

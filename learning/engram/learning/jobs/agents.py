@@ -219,7 +219,7 @@ def _changed(of: Tested, end: int) -> Insight:
             f"{measured}: {of.now:.4g}, before {of.then:.4g}; {between} (95 % interval)\n"
             f"since: {since}, {n} calls, against the {USUAL} days before"
         ),
-        time_unix_nano=end,
+        time_unix_nano=end - 1,  # of the day that it is about
         service=service or None,
         importance=0.7 if up else 0.4,
         tags=(f"state:{state}",),

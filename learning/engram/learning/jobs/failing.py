@@ -177,4 +177,7 @@ def most(of: Iterable[str]) -> tuple[str, int]:
     return best, counts[best]
 
 
-__all__ = ["DAY", "FOUR_WEEKS", "HOUR", "LATE", "WEEK", "bucket_of", "failing", "most"]
+__all__ = [
+    "DAY", "FAILURES", "FLOOR", "FOUR_WEEKS", "HOUR", "LATE", "WEEK", "bucket_of", "failing",
+    "most",
+]  # fmt: skip

@@ -143,7 +143,7 @@ def section(read: Read, period: Period, of: Sequence[Said], *, brief: bool = Fal
 def _statement(one: Said, now: Pattern | None) -> Statement:
     parts = []
     if now is not None and now.n:
-        parts.append(f"{number(now.n)} times")
+        parts.append(counted(now.n, "time"))
         if now.users:
             parts.append(counted(now.users, "user"))
         if now.versions:
@@ -184,7 +184,8 @@ def _table(period: Period, known: dict[tuple[str, str], Pattern]) -> tuple[Table
         Row(
             (
                 clean(f"{key[0]}: {one.title}" if key[0] else one.title, 100), number(one.n),
-                number(one.before), compare.counts(one.now, one.then).words, number(one.users),
+                number(one.before), compare.counts(one.now, one.then).words,
+                number(one.users) if one.users else "",
                 listed(one.versions) if one.versions else "",
             ),
             one.ids,

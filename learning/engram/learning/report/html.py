@@ -35,7 +35,8 @@ small { display: block }
 .table { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-size: .85rem }
 th, td { text-align: right; padding: .25rem .5rem; border-bottom: 1px solid var(--line);
   vertical-align: top; font-variant-numeric: tabular-nums }
-th:first-child, td:first-child { text-align: left; min-width: 12rem }
+th, td:not(:first-child), td a { overflow-wrap: normal }
+th:first-child, td:first-child { text-align: left; min-width: 9rem }
 caption { text-align: left; color: var(--soft); padding: .25rem .5rem }
 .plots { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)) }
 figure { margin: 0 } svg { width: 100%; height: auto; display: block }

@@ -52,7 +52,13 @@ class Said:
 
     def statement(self, extra: str = "") -> Statement:
         """As a sentence with its evidence; the insight itself is the first."""
-        more = [line for line in self.content.split("\n") if line and line != self.title]
+        # What is a field (`state: new`) or the title once more is not said again.
+        fields = {"job", EVIDENCE, *self.facts}
+        more = [
+            line
+            for line in self.content.split("\n")
+            if line and line.partition(":")[0] not in fields and line not in self.title
+        ]
         return Statement(
             clean(self.title, 300) + (f" ({extra})" if extra else ""),
             self.n,

@@ -15,6 +15,7 @@ from engram.learning.report.ask import ask, limits
 from engram.learning.report.model import Chart, Row, Section, Statement, Table
 from engram.learning.report.period import HOUR, Period
 from engram.learning.report.words import clean, counted, duration, number, percent
+from engram.learning.report.work import still_failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -120,7 +121,8 @@ def section(
     """Models, then what agents did with them. In brief: without cost and tables."""
     title = "Models and agents"
     said = tuple(extra)
-    runs = () if brief else tuple(_runs(read, period))
+    runs, fails = ((), ()) if brief else _runs(read, period)
+    said += fails
     total = calls.total()
     if total is None and not said and not runs:
         before = calls.total(now=False)
@@ -229,8 +231,10 @@ def _table(period: Period, calls: Calls) -> Table:
     return Table("By model and agent.", columns, tuple(rows), max(0, len(models) - _MOST))
 
 
-def _runs(read: Read, period: Period) -> Iterable[Table]:
+def _runs(read: Read, period: Period) -> tuple[tuple[Table, ...], tuple[Statement, ...]]:
     """LangGraph nodes and tools: how reliable, how slow, what goes wrong most often."""
+    tables: list[Table] = []
+    fails: list[Statement] = []
     for caption, column, type_ in (
         ("Steps of graphs.", "node", "type = 'langgraph_outcome'"),
         ("Tools.", "tool", "type = 'api_call' AND list_contains(tags, 'tool:' || subject)"),
@@ -250,13 +254,12 @@ def _runs(read: Read, period: Period) -> Iterable[Table]:
             """,
             **limits(period),
         ).to_dicts()
+        fails += still_failing(found)
         if found:
-            yield Table(
-                caption,
-                (column, "n", "succeeded (95 % interval)", "p95", "most frequent error"),
-                tuple(_run(row) for row in found[:_MOST]),
-                max(0, len(found) - _MOST),
-            )
+            columns = (column, "n", "succeeded (95 % interval)", "p95", "most frequent error")
+            rows = tuple(_run(row) for row in found[:_MOST])
+            tables.append(Table(caption, columns, rows, max(0, len(found) - _MOST)))
+    return tuple(tables), tuple(fails)
 
 
 def _run(row: dict[str, Any]) -> Row:

@@ -155,7 +155,7 @@ def given_up(read: Read, end: int, job: str) -> Iterator[Insight]:
                 f"{100 * (k / n - k0 / n0):.0f} points, between {100 * low:.0f} and "
                 f"{100 * high:.0f} (95 % interval); {k} of {n} sessions, before {k0} of {n0}"
             ),
-            time_unix_nano=end,
+            time_unix_nano=end - 1,  # of the day that it is about
             service=service or None,
             importance=0.7,
             tags=("state:worse",),

@@ -108,7 +108,7 @@ def dead_ends(read: Read, end: int, job: str) -> Iterator[Insight]:
                 f"those that go on do so after {row['stay'] / 1e9:.3g} s (median)\n"
                 f"for example: {', '.join(row['runs'])}"
             ),
-            time_unix_nano=end,
+            time_unix_nano=end - 1,  # of the day that it is about
             service=service or None,
             importance=0.7,
             tags=("state:stuck",),
