@@ -203,7 +203,7 @@ def test_a_job_that_nobody_knew_is_told(collecting: Collecting) -> None:
     collecting.send(event("ai_insight", MIDNIGHT, "My own", id="own"))  # of the app, not of a job
     report = told(collecting)
     places = {
-        one.key: [it.text for it in one.statements]
+        one.key: [it.text for it in one.statements[:-1]]
         for one in report.sections
         if one.statements and one.key != "engram"
     }
@@ -214,6 +214,8 @@ def test_a_job_that_nobody_knew_is_told(collecting: Collecting) -> None:
         "job:tides": ["High tide"],
     }
     assert section(report, "predictions").statements[0].n == 7
+    totals = [one.text for one in section(report, "predictions").statements[1:]]
+    assert totals == ["1 statement in all, the day before there were 0."]
 
 
 def test_models_decisions_and_work_are_told(collecting: Collecting) -> None:
@@ -280,7 +282,7 @@ def test_models_decisions_and_work_are_told(collecting: Collecting) -> None:
     assert report.charts[-1].values[0] == 220
     decisions = section(report, "decisions")
     texts = [one.text for one in decisions.statements]
-    assert texts[0] == "1 decision was made."
+    assert texts[0] == "1 decision was made, the day before 1."
     assert texts[1:] == [
         "4 outcomes of loan due; nine of ten are known after 2 h.",
         "1 outcome of move due.",

@@ -31,6 +31,10 @@ def build(
     of: dict[str, list[Said]] = defaultdict(list)
     for one in found:
         of[place(one)].append(one)
+    earlier = period.first - timedelta(days=period.days)
+    then: dict[str, list[Said]] = defaultdict(list)
+    for one in said(read, Period.of(earlier, period.days, period.until - period.shift)):
+        then[place(one)].append(one)
     traffic = requests.Traffic(read, period)
     calls = llm.Calls(read, period)
     sections = [
@@ -41,7 +45,7 @@ def build(
         choices.section(read, period, statements(of["decisions"]), brief=brief),
         work.section(read, period, statements(of["work"]), brief=brief),
         *(
-            simple(key, title, of[key], quiet)
+            simple(key, title, of[key], quiet, then[key], period.other)
             for key, title, quiet in (
                 ("causes", "Causes", "No incident was looked into."),
                 ("predictions", "Predictions", "Nothing was predicted and nothing fell due."),
@@ -50,7 +54,9 @@ def build(
             )
         ),
         *(
-            simple(key, f"Noticed by the job {clean(key[4:], 40)}", some, "")
+            simple(
+                key, f"Noticed by the job {clean(key[4:], 40)}", some, "", then[key], period.other
+            )
             for key, some in sorted(of.items())
             if key not in PLACES.values() and key.startswith("job:")
         ),

@@ -34,15 +34,19 @@ def section(
     row = ask(
         read,
         """
-        SELECT count(*) AS n, arg_max(id, (time_unix_nano, id), 3) AS ids FROM lake.memories
+        SELECT count(*) FILTER (time_unix_nano >= $since) AS n,
+            count(*) FILTER (time_unix_nano < $before_until) AS before,
+            arg_max(id, (time_unix_nano, id), 3) FILTER (time_unix_nano >= $since) AS ids
+        FROM lake.memories
         WHERE type = 'business_decision' AND (attributes->>'$.chosen') IS NOT NULL
-            AND time_unix_nano >= $since AND time_unix_nano < $until
+            AND time_unix_nano >= $before AND time_unix_nano < $until
         """,
         **limits(period),
     ).to_dicts()[0]
     statements = list(said)
     if row["n"]:
-        text = f"{counted(row['n'], 'decision')} {'was' if row['n'] == 1 else 'were'} made."
+        text = f"{counted(row['n'], 'decision')} {'was' if row['n'] == 1 else 'were'} made, "
+        text += f"{period.other} {number(row['before'])}."
         statements.append(Statement(text, row["n"], tuple(row["ids"])))
     came = ask(
         read,
