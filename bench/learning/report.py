@@ -116,8 +116,8 @@ def main() -> None:
         print("report       ", measured(_REPORT, str(root), "2026-01-02"))
         for job in ("decisions", "journeys", "agents", "report"):
             for what, since, until in (
-                ("all", 0, end + 2 * _HOUR),
-                ("end of a day", end, end + 2 * _HOUR),
+                ("all", 0, end + 3 * _HOUR),
+                ("end of a day", end, end + 3 * _HOUR),
                 ("5 minutes", end - 12 * _HOUR - _HOUR // 12, end - 12 * _HOUR),
             ):
                 told = measured(_JOB, str(root), job, str(since), str(until))
