@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _RUNS: Final = (
     "SELECT coalesce(service_name, '') AS service, subject AS name, "
     "time_unix_nano AS begun, time_unix_nano AS moment, "
-    "outcome = 'error' AS failed, id, trace_id, "
+    "outcome = 'error' AS failed, id, trace_id, recorded_at, "
     "CASE WHEN outcome = 'error' THEN (attributes->>'$.error_type') END AS why "
     "FROM lake.memories WHERE type = {type} AND outcome IS NOT NULL AND subject IS NOT NULL "
     "AND time_unix_nano >= $1 AND time_unix_nano < $2"

@@ -35,6 +35,8 @@ _MONDAY: Final = 4 * DAY
 LATE: Final = DAY
 """What arrives this late is still looked at."""
 
+_AGAIN: Final = 600 * 10**9
+
 FAILURES: Final = 4
 FLOOR: Final = 0.1
 Z: Final = 3.2905267314919255
@@ -60,17 +62,65 @@ def failing(
     """Those that began to fail too often within the window.
 
     `runs` is a query with the columns service, name, begun, moment (when it was known), failed,
-    id, trace_id, why, of the times $1 to $2; runs of one trace are tries of one run, which its
-    last one decides. `kind` names them for the key, `title` (with {name}) for people, and `of`
-    what is counted.
+    id, trace_id, recorded_at, why, of the times $1 to $2; runs of one trace are tries of one run,
+    which its last one decides. `kind` names them for the key, `title` (with {name}) for people,
+    and `of` what is counted.
     """
     since = max(0, window.since - LATE, window.until - FOUR_WEEKS)  # older news is none
-    some = read(f"SELECT EXISTS (FROM ({runs}) WHERE failed) AS some", [since, window.until])
-    if not some["some"][0]:
+    first = _first(read, runs, window, since)
+    if first is None:
         return
-    rows = read(_TRIED.format(runs=runs), [max(0, bucket_of(since, bucket)), window.until])
-    for row in _enough(rows, since, bucket):
+    begin = max(0, bucket_of(first, bucket))
+    if not _possible(read, runs, begin, first, window.until):
+        return
+    rows = read(_TRIED.format(runs=runs), [begin, window.until])
+    for row in _enough(rows, first, bucket):
         yield _said(row, job, kind, title.format(name=row["name"]), of, importance)
+
+
+def _first(read: Read, runs: str, window: Window, since: int) -> int | None:
+    """When the first failure happened that an earlier run cannot have seen.
+
+    It happened since then, or it came since then; asked apart, since both orders have statistics
+    by which files are left out. A few minutes are looked at again: commits take their time.
+    """
+    seen = window.since - _AGAIN
+    firsts = [
+        read(f"SELECT min(moment) AS first FROM ({runs}) WHERE failed {came}", values)["first"][0]
+        for came, values in (
+            ("", [max(since, seen), window.until]),
+            ("AND recorded_at >= $3", [since, window.until, seen]),
+        )
+    ]
+    return min((one for one in firsts if one is not None), default=None)
+
+
+def _possible(read: Read, runs: str, begin: int, first: int, until: int) -> bool:
+    """Whether anything can have failed too often since the first new failure, by counts alone.
+
+    At any run since then the failures of a day or bucket are at most those until now, and what
+    worked is at least what worked before: traces, as tries of one run are one, and estimated ones,
+    a tenth less.
+    """
+    day = first // DAY * DAY
+    if day != (until - 1) // DAY * DAY:
+        return True
+    rows = read(
+        f"""
+        SELECT count(*) FILTER (failed) AS k, count(*) FILTER (failed AND begun >= $4) AS k_day,
+            approx_count_distinct(coalesce(trace_id, id))
+                FILTER (begun < $3 AND NOT failed) AS good,
+            approx_count_distinct(coalesce(trace_id, id))
+                FILTER (begun >= $4 AND begun < $3 AND NOT failed) AS good_day
+        FROM ({runs}) GROUP BY service, name HAVING k >= {FAILURES}
+        """,
+        [begin, until, first, day],
+    )
+    return any(
+        k >= FAILURES and wilson(k, 0.9 * good + k, Z).low >= FLOOR
+        for row in rows.iter_rows(named=True)
+        for k, good in ((row["k"], row["good"]), (row["k_day"], row["good_day"]))
+    )
 
 
 _TRIED: Final = """
