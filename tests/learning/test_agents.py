@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from engram.exporters.home import Home
 from engram.learning.intervals import difference, discoveries, fisher, pooled, student, wilson
 from engram.learning.jobs import Runner, Window
 from engram.learning.jobs.agents import Agents, Day, changes
+from engram.learning.jobs.daily import Before
 from engram.learning.jobs.failing import bucket_of, failing
 
 
@@ -191,6 +193,21 @@ def test_a_change_is_said_once_in_four_weeks(collecting: Collecting) -> None:
     assert first[0][1] == MIDNIGHT + 10 * DAY - 1
     assert said(collecting, MIDNIGHT + 12 * DAY + 2 * HOUR) == first
     assert said(collecting, MIDNIGHT + 12 * DAY + 2 * HOUR, since=0) == first
+
+
+def test_what_was_said_is_quiet_for_four_weeks() -> None:
+    """Said in the lake or in this run; the same moment is the same statement, and stays."""
+    slow = {("shop", "slow", ""): some_days(1, slower=2)}
+    one = next(iter(changes(slow, 10 * DAY)))
+    said_at = one.time_unix_nano
+
+    def read(sql: str, values: Sequence[Any] = ()) -> pl.DataFrame:
+        return pl.DataFrame({"what": [one.facts["what"]], "moment": [said_at]})
+
+    before = Before(read, "agents", Window(0, 99 * DAY))
+    again = [replace(one, time_unix_nano=said_at + day * DAY) for day in (0, 1, 27, 29, 30, 58)]
+    kept = [it.time_unix_nano for it in before.fresh(again)]
+    assert kept == [said_at, said_at + 29 * DAY, said_at + 58 * DAY]
 
 
 # -- the statistics --------------------------------------------------------------------------------
