@@ -83,7 +83,8 @@ def test_a_client_reads_its_own_write(client: httpx.Client, serving: Serving) ->
         "/api/v1/memories",
         json={
             "title": "Plan for Friday", "content": {"steps": [1, 2]},
-            "memory_type": "WorkflowState", "user_id": "u7", "session_id": "s7", "tags": ["b", "a"], "importance": 0.9,
+            "memory_type": "WorkflowState", "user_id": "u7", "session_id": "s7",
+            "tags": ["b", "a"], "importance": 0.9,
             "meta_data": {"n": 3, "deep": {"x": [1]}, "flag": True}, "wait": True,
         },
     )  # fmt: skip
