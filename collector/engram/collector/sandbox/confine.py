@@ -2,8 +2,8 @@
 
 Four layers, each tried, each told: limits of the kernel (`rlimits`); no program, no socket, no
 other process (`seccomp`); a network with nothing in it (`network`); no file but the lake's and
-Python's own (`landlock`). The last three are missing in some containers and on other systems; DuckDB's
-own locks hold everywhere. All of it before the first thread: a thread keeps what it had.
+Python's own (`landlock`). The last three are missing in some containers and on other systems;
+DuckDB's own locks hold everywhere. All of it before the first thread: a thread keeps what it had.
 """
 
 from __future__ import annotations

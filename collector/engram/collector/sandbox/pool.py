@@ -144,6 +144,9 @@ class _Worker:
     """One process, asked by one thread at a time."""
 
     process: subprocess.Popen[bytes]
+    asks: int
+    answers: int
+    """Descriptors of its input and output."""
     held: tuple[str, ...] = ()
     since: float = field(default_factory=time.monotonic)
 
@@ -155,19 +158,18 @@ class _Worker:
             "threads": limits.threads, "address_space": limits.address_space,
             "max_cell": limits.max_cell, "max_bytes": limits.max_bytes,
         }  # fmt: skip
-        worker = cls(
-            subprocess.Popen(  # noqa: S603 - our own interpreter and module, no shell
-                [sys.executable, "-I", "-m", "engram.collector.sandbox.worker",
-                 json.dumps(settings)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={},
-                cwd="/",
-                start_new_session=True,
-                bufsize=0,
-            )
-        )  # fmt: skip
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module, no shell
+            [sys.executable, "-I", "-m", "engram.collector.sandbox.worker", json.dumps(settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={},
+            cwd="/",
+            start_new_session=True,
+            bufsize=0,
+        )
+        asks, answers = (one.fileno() if one else -1 for one in (process.stdin, process.stdout))
+        worker = cls(process, asks, answers)
         try:
             first = worker._read(time.monotonic() + _START_S, 1 << 16)
         except BaseException as error:
@@ -186,12 +188,10 @@ class _Worker:
     def ask(self, question: dict[str, Any], seconds: float, limits: Limits) -> dict[str, Any]:
         """The answer to one question; late or dead is `TooExpensive`."""
         body = json.dumps(question).encode()
-        stream = self.process.stdin
-        assert stream is not None
         try:
             waiting = memoryview(LENGTH.pack(len(body)) + body)
             while waiting:
-                waiting = waiting[stream.write(waiting) :]
+                waiting = waiting[os.write(self.asks, waiting) :]
             # Escaped twice, a byte of the rows may be four.
             return self._read(time.monotonic() + seconds, 4 * limits.max_bytes + (1 << 16))
         except TimeoutError as error:
@@ -216,16 +216,14 @@ class _Worker:
         return frame
 
     def _bytes(self, count: int, deadline: float) -> bytes:
-        stream = self.process.stdout
-        assert stream is not None
         found = bytearray()
         poll = select.poll()  # select() fails where a process has more than 1,024 files
-        poll.register(stream, select.POLLIN)
+        poll.register(self.answers, select.POLLIN)
         while len(found) < count:
             left = deadline - time.monotonic()
             if left <= 0 or not poll.poll(left * 1000):
                 raise TimeoutError
-            part = os.read(stream.fileno(), min(count - len(found), 1 << 20))
+            part = os.read(self.answers, min(count - len(found), 1 << 20))
             if not part:
                 raise EOFError
             found += part

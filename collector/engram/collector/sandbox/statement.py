@@ -137,7 +137,7 @@ def _tree(connection: duckdb.DuckDBPyConnection, text: str) -> Any:
 
     try:
         row = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [text]).fetchone()
-        tree = json.loads(row[0]) if row else {"error": True}
+        tree: dict[str, Any] = json.loads(row[0]) if row else {"error": True}
     except duckdb.Error as error:
         raise BadRequest(str(error)) from error
     except RecursionError as error:

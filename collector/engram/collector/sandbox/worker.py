@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import struct
 import sys
 import time
+from contextlib import suppress
 from datetime import date, datetime
 from datetime import time as time_of_day
 from decimal import Decimal
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from engram.collector.sandbox.statement import Known
 
 LENGTH: Final = struct.Struct(">I")
+_LAKE_FAILS: Final = re.compile(r"(?:[A-Za-z ]+: )?Failed to \w+ .*DuckLake", re.DOTALL)
+"""Not the query's fault: the catalogue cannot be read, such as when its log was made anew."""
+
 _CPU_S: Final = 3600
 """Of a worker's whole life. Its parent kills it earlier; this is for a parent that died."""
 
@@ -87,12 +92,16 @@ def _readable(lake: Path) -> list[Path]:
 
 
 def _writable(lake: Path) -> list[Path]:
-    """What a reader of a SQLite catalogue in WAL mode writes: the shared memory of its log."""
+    """What a reader of a SQLite catalogue in WAL mode writes: the log's shared memory.
+
+    Made as SQLite makes them where nobody has the catalogue open, because a file that is not there
+    cannot be allowed, and its folder, with the data in it, shall not be.
+    """
     beside = [lake / f"catalog.sqlite{end}" for end in ("-shm", "-wal")]
-    null = Path(os.devnull)
-    if all(one.exists() for one in beside):
-        return [null, *beside]
-    return [null, lake]  # nobody has the catalogue open, so the first reader makes them
+    for one in beside:
+        with suppress(OSError):
+            os.close(os.open(one, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
+    return [Path(os.devnull), *beside]
 
 
 class _Lake:
@@ -124,11 +133,12 @@ class _Lake:
     def _run(self, text: str, max_rows: int) -> dict[str, Any]:
         from engram.collector import query
         from engram.collector.sandbox.statement import check, known
+        from engram.exporters.errors import BadRequest
 
         begun = time.perf_counter()
         try:
             check(self._connection, text, self._known)
-        except Exception:
+        except BadRequest:
             # A type of memory that is new since has a view that is not known yet.
             self._known = known(self._connection)
             check(self._connection, text, self._known)
@@ -201,13 +211,15 @@ def _failed(error: Exception, root: Path) -> dict[str, Any]:
         kind = "memory"
     elif isinstance(error, BadRequest):
         kind = "refused"
-    elif isinstance(error, duckdb.IOException):
+    elif isinstance(error, duckdb.IOException) or _LAKE_FAILS.match(str(error)):
         kind = "lake"
     elif isinstance(error, duckdb.Error):
         kind = "sql"
     else:
         kind = "inside"
     text = explained(error) or type(error).__name__
+    if kind == "memory":
+        text = text.splitlines()[0]  # the rest advises to change settings
     for path in (str(root.resolve()), str(root)):
         text = text.replace(path, "HOME")
     return {"error": {"kind": kind, "text": text[:2000]}}
