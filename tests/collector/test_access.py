@@ -120,9 +120,9 @@ def test_a_list_tells_what_is_known(home: Home) -> None:
 def test_what_makes_no_token(home: Home) -> None:
     """Names that mislead, unknown scopes and durations, a service for an admin."""
     vault = Vault(home)
-    for bad in ({"name": "local"}, {"name": "a b"}, {"name": "x" * 65}):
+    for bad in ("local", "a b", "x" * 65):
         with pytest.raises(BadRequest):
-            vault.create(frozenset({Scope.READ}), **bad)
+            vault.create(frozenset({Scope.READ}), name=bad)
     for scope in (Scope.ADMIN, Scope.INGEST):
         with pytest.raises(BadRequest, match="--service"):
             vault.create(frozenset({scope}), service="shop")
@@ -198,7 +198,7 @@ def test_the_scope_that_is_missing_is_named(serving: Serving, vault: Vault) -> N
         (sender, "POST", "/api/v1/sql", "read"),
     ):
         with serving.client(secret) as client:
-            answer = client.request(method, path, **({"json": body} if method == "POST" else {}))
+            answer = client.request(method, path, json=body if method == "POST" else None)
             assert answer.status_code == 403, (path, answer.text)
             assert missing in answer.text
             assert f'scope="{missing}"' in answer.headers["www-authenticate"]
@@ -232,8 +232,9 @@ def test_a_token_of_a_service_sees_no_other(serving: Serving, vault: Vault) -> N
         for method, path in (
             ("GET", ""), ("GET", "/history"), ("PATCH", ""), ("POST", "/hide"),
         ):  # fmt: skip
-            body = {} if method == "GET" else {"json": {"title": "x"} if not path else {}}
-            answer = client.request(method, f"/api/v1/memories/{web['id']}{path}", **body)
+            body = {"title": "x"} if method == "PATCH" else {}
+            url = f"/api/v1/memories/{web['id']}{path}"
+            answer = client.request(method, url, json=None if method == "GET" else body)
             assert answer.status_code == 404, (method, path)
         assert client.post("/api/v1/sql", json={"sql": "SELECT 1"}).status_code == 403
         assert client.get("/api/v1/status").status_code == 403
