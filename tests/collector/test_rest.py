@@ -83,7 +83,8 @@ def test_a_client_reads_its_own_write(client: httpx.Client, serving: Serving) ->
         "/api/v1/memories",
         json={
             "title": "Plan for Friday", "content": {"steps": [1, 2]},
-            "memory_type": "WorkflowState", "user_id": "u7", "session_id": "s7", "tags": ["b", "a"], "importance": 0.9,
+            "memory_type": "WorkflowState", "user_id": "u7", "session_id": "s7",
+            "tags": ["b", "a"], "importance": 0.9,
             "meta_data": {"n": 3, "deep": {"x": [1]}, "flag": True}, "wait": True,
         },
     )  # fmt: skip
@@ -137,7 +138,7 @@ def test_pages_follow_each_other(client: httpx.Client) -> None:
     asked = {"type": "system_event", "service": "shop", "limit": "2"}
     titles, cursor = [], None
     for _ in range(3):
-        more = {"cursor": cursor} if cursor else {}
+        more: dict[str, str] = {"cursor": cursor} if cursor else {}
         page = client.get("/api/v1/memories", params={**asked, **more})
         titles += [one["title"] for one in page.json()["items"]]
         first, cursor = cursor or page.json()["next"], page.json()["next"]
@@ -398,6 +399,13 @@ def test_recall_by_rest(client: httpx.Client) -> None:
     assert known["match"] in ("none", "not_seen", None) or not known["patterns"]
     endpoint = client.get("/api/v1/endpoints", params={"operation": "GET /orders"}).json()
     assert endpoint["n"] == 0
+    asked = {"sql": "SELECT count(*) AS n FROM memories WHERE type = 'business_decision'"}
+    told = client.post("/api/v1/sql", json=asked).json()
+    assert (told["columns"], told["rows"], told["truncated"]) == (["n"], [[1]], False)
+    problem(client.post("/api/v1/sql", json={"sql": "SELECT * FROM read_text('/etc/passwd')"}), 400)
+    problem(client.post("/api/v1/sql", json={"sql": "DELETE FROM memories"}), 400)
+    assert client.get("/api/v1/reports/2026-11-01").json()["period"]["first"] == "2026-11-01"
+    problem(client.get("/api/v1/reports/yesterday"), 422)
     context = client.get(client.get("/api/v1/memories").json()["items"][0]["url"] + "/context")
     assert context.status_code == 200
 
