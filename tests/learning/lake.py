@@ -44,7 +44,8 @@ class Lake:
             [
                 {name: memory.get(name) for name in ("id", "type", "time_unix_nano", "title",
                  "content", "service_name", "user_id", "session_id", "importance",
-                 "index_as", "source", "trust")}
+                 "index_as", "source", "trust", "tags", "attributes", "subject", "outcome",
+                 "duration_ns", "fingerprint", "trace_id", "valid_from", "valid_to")}
                 for memory in memories
             ]
         )  # fmt: skip

@@ -60,6 +60,11 @@ class Filter:
     """Before this."""
     min_importance: float | None = None
     """0 to 1; the shipped rules make it of severity and kind."""
+    tags: Sequence[str] | None = None
+    """A memory must have all of them. The index has no tags: the lake is asked."""
+    moments: NDArray[np.int64] | None = None
+    """Sorted times of the memories that pass what only the lake knows, where it was asked before;
+    no filter of its own."""
 
     @property
     def asks_lake(self) -> bool:
@@ -68,6 +73,7 @@ class Filter:
             one is not None
             for one in (
                 self.user_id, self.session_id, self.since_ns, self.until_ns, self.min_importance,
+                self.tags,
             )
         )  # fmt: skip
 
@@ -75,9 +81,9 @@ class Filter:
     def given(self) -> dict[str, Any]:
         """What is filtered by, for people to read."""
         return {
-            name: list(value) if name == "types" else value
+            name: list(value) if name in ("types", "tags") else value
             for name in self.__slots__
-            if (value := getattr(self, name)) is not None
+            if name != "moments" and (value := getattr(self, name)) is not None
         }
 
 
@@ -90,6 +96,20 @@ class Candidate(NamedTuple):
     """BM25; 0 when no word matched (or too many rows matched better)."""
     vector_score: float
     """Cosine of the (rounded) vectors; 0 when the row has none."""
+
+
+class Facts(NamedTuple):
+    """What is known of a row without reading it."""
+
+    type: str | None
+    service: str | None
+    time_unix_nano: int | None
+    """Of a template row: of the oldest memory of it."""
+    importance: float | None
+    """None of a template row, whose memories differ."""
+    template: bool
+    likeness: int
+    """Equal for rows of equal type, service, user and masked text, as far as their vectors tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +161,7 @@ class _Rows:
 
         self.codes = Codes(width)
         self.row_ids = np.empty(0, dtype=np.uint64)
+        self.likeness = np.empty(0, dtype=np.uint64)
         self._places = np.empty(0, dtype=np.int32)
         self._columns = {name: _Column() for name in _TEXTS}
         self._numbers: dict[str, NDArray[Any]] = {
@@ -167,15 +188,18 @@ class _Rows:
         fresh["time_unix_nano"] = found["time_unix_nano"].fill_null(0).to_numpy()
         fresh["importance"] = found["importance"].fill_null(0).to_numpy()
         fresh["template"] = found["memory_id"].is_valid().to_numpy()
+        likeness = _likeness(codes, [fresh[name] for name in _TEXTS[:3]], row_ids)
         places = self.places(row_ids)
         known = places >= 0
         if known.any():
             self.codes.replace(places[known], codes[known])
+            self.likeness[places[known]] = likeness[known]
             for name, values in fresh.items():
                 self._numbers[name][places[known]] = values[known]
         new = ~known
         start = len(self.row_ids)
         self.row_ids = np.concatenate([self.row_ids, row_ids[new]])
+        self.likeness = np.concatenate([self.likeness, likeness[new]])
         self.codes.append(codes[new])
         for name, values in fresh.items():
             self._numbers[name] = np.concatenate([self._numbers[name], values[new]])
@@ -203,6 +227,29 @@ class _Rows:
         """When a row's memory was."""
         return int(self._numbers["time_unix_nano"][place]) or None
 
+    def facts(self, places: Sequence[int]) -> list[Facts]:
+        """What is known of some rows."""
+        at = list(places)
+        types, services = (
+            [None if number < 0 else self._columns[name].texts[number]
+             for number in self._numbers[name][at].tolist()]
+            for name in ("type", "service_name")
+        )  # fmt: skip
+        templates = self._numbers["template"][at].tolist()
+        return [
+            Facts(type_, service, time or None, None if template else part / 100, template, like)
+            for type_, service, time, part, template, like in zip(
+                types, services, self._numbers["time_unix_nano"][at].tolist(),
+                self._numbers["importance"][at].tolist(), templates, self.likeness[at].tolist(),
+                strict=True,
+            )
+        ]  # fmt: skip
+
+    def times(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """When the memories of some rows were; 0: unknown."""
+        found: NDArray[np.int64] = self._numbers["time_unix_nano"][places]
+        return found
+
     def mask(self, only: Filter) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """The rows that pass: those of one memory, and those of templates that may."""
         import numpy as np
@@ -225,6 +272,12 @@ class _Rows:
             shared &= times < only.until_ns  # its oldest memory
         if only.min_importance is not None:
             own &= self._numbers["importance"] >= hundredths(only.min_importance)
+        if only.moments is not None:
+            left = np.flatnonzero(own)
+            at = np.searchsorted(only.moments, times[left])
+            at[at == len(only.moments)] = 0
+            passes = only.moments[at] == times[left] if len(only.moments) else at < 0
+            own[left[~passes]] = False
         return own, shared
 
     def _known(self, name: str, texts: Sequence[str]) -> list[int]:
@@ -235,6 +288,28 @@ class _Rows:
         number = self._columns[name].numbers.get(text, -2)
         passes: NDArray[np.bool_] = self._numbers[name] == number
         return passes
+
+
+def _likeness(
+    codes: NDArray[np.uint8], more: Sequence[NDArray[np.int32]], row_ids: NDArray[np.uint64]
+) -> NDArray[np.uint64]:
+    """A number for each row: equal where the vectors and some columns are. 60 ns a row.
+
+    A row without a vector is like no other.
+    """
+    import numpy as np
+
+    words = np.zeros((len(codes), -(-codes.shape[1] // 8) * 8), dtype=np.uint8)
+    words[:, : codes.shape[1]] = codes
+    parts = words.view("<u8")
+    mixed = np.full(len(codes), 0x9E3779B97F4A7C15, dtype=np.uint64)
+    for part in (*parts.T, *more):
+        mixed ^= part.astype(np.uint64)
+        mixed *= np.uint64(0xBF58476D1CE4E5B9)
+        mixed ^= mixed >> np.uint64(29)
+    empty = ~codes[:, -2:].any(axis=1)
+    mixed[empty] = row_ids[empty]
+    return mixed
 
 
 def hundredths(importance: float | None) -> int:
@@ -262,6 +337,7 @@ class IndexReader:
             self._table = connect(home, fresh_s=0).open_table(self.table)
         self._version = -1
         self._rows: _Rows | None = None
+        self._passing: NDArray[np.bool_] | None = None
 
     @property
     def current(self) -> bool:
@@ -297,8 +373,10 @@ class IndexReader:
             if vector is not None and vector.any():
                 compared = beside.submit(rows.codes.cosines, vector)  # while LanceDB reads
             groups: list[NDArray[np.bool_] | None] = [None]
+            self._passing = None
             if only is not None and only.given:
                 own, shared = rows.mask(only)
+                self._passing = own | shared
                 groups = [own, shared] if only.asks_lake else [own | shared]
             groups = [one for one in groups if one is None or one.any()]
             by_text: dict[int, float] = {}
@@ -336,6 +414,26 @@ class IndexReader:
             if place in told
             for id_, memory, template in (told[place],)
         }  # fmt: skip
+
+    def facts(self, places: Sequence[int]) -> list[Facts]:
+        """What is known, without reading them, of rows that the last question found."""
+        return [] if self._rows is None else self._rows.facts(places)
+
+    def alike(self, place: int) -> tuple[list[int], list[int]]:
+        """The rows as like as this one that passed the last question's filter, with their times.
+
+        Newest first, the row itself among them. 0.5 ms at a million rows.
+        """
+        import numpy as np
+
+        rows = self._rows
+        assert rows is not None  # noqa: S101 - it found one
+        found = np.flatnonzero(rows.likeness == rows.likeness[place])
+        if self._passing is not None:
+            found = found[self._passing[found]]
+        times = rows.times(found)
+        order = np.lexsort((rows.row_ids[found], -times))
+        return found[order].tolist(), times[order].tolist()
 
     def words(self, places: Sequence[int]) -> dict[int, frozenset[str]]:
         """The words that were indexed of candidates, by their place.
@@ -427,4 +525,4 @@ def _best(cosines: NDArray[np.float32], limit: int, passing: NDArray[np.bool_] |
     return set(best[scores > 0].tolist())
 
 
-__all__ = ["Candidate", "Filter", "IndexReader", "Match", "hundredths"]
+__all__ = ["Candidate", "Facts", "Filter", "IndexReader", "Match", "hundredths"]

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from engram.exporters.embedding.masking import bare
 from engram.exporters.embedding.models import BUILTIN, Embedder, load
@@ -44,6 +44,19 @@ _CANDIDATES: Final = 50
 _CHARS: Final = 4_000
 """Of a query; the rest is not looked at."""
 
+_MOMENTS: Final = 50_000
+"""Memories with the tags that are asked for whose times are looked up first. Where more have them,
+more candidates are looked at instead."""
+
+_TAGGED: Final = 1_000
+"""Candidates by words and by vector, at least, where tags are asked for."""
+
+_MOST: Final = 10_000
+"""Candidates that are looked at where most of them fold into few."""
+
+_MANY: Final = 4
+"""So many times more candidates where a judge folds them: 0.1 ms."""
+
 
 _Found = TypeVar("_Found", Candidate, Match)
 
@@ -72,6 +85,24 @@ class Hit:
     """What the meaning added to the score."""
     matched: tuple[str, ...] = ()
     """The query's words (stems, and identifiers as one word) that this memory has."""
+
+
+Ranked = list[tuple[float, float, Candidate]]
+"""Candidates with what words and vector add to the score of each, best first."""
+
+
+class Judge(Protocol):
+    """What else than relevance decides an answer; for one answer."""
+
+    def order(self, ranked: Ranked, index: IndexReader) -> Ranked:
+        """The candidates in another order or fewer, their parts scaled; nothing is read of them."""
+        ...
+
+    def takes(
+        self, row: MemoryRow, match: Match, parts: tuple[float, float], index: IndexReader
+    ) -> bool:
+        """Whether a relevant memory is shown; called in their order."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +166,14 @@ def searcher(home: Home) -> Searcher:
 class Searcher:
     """Keeps model, index and lake open. Constructing opens nothing. Safe for several threads."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, more: Sequence[str] = ()) -> None:
         self._home = home
         self._lock = threading.Lock()
         self._embedder: Embedder | None = None
         self._least_cosine = 0.0
         self._note = ""
         self._index: IndexReader | None = None
-        self._lake = LakeRows(home)
+        self.lake = LakeRows(home, more)
 
     def search(self, query: str, **options: Any) -> list[Hit]:
         """The hits of `answer`."""
@@ -160,6 +191,8 @@ class Searcher:
         since_ns: int | None = None,
         until_ns: int | None = None,
         min_importance: float | None = None,
+        tags: Sequence[str] | None = None,
+        judge: Judge | None = None,
     ) -> Answer:
         """The best memories for a question, and why. The filters hold for every hit.
 
@@ -175,17 +208,31 @@ class Searcher:
             raise BadRequest(f"limit must be at least 1, not {limit}")
         only = Filter(
             types=types, service=service, user_id=user_id, session_id=session_id,
-            since_ns=since_ns, until_ns=until_ns, min_importance=min_importance,
+            since_ns=since_ns, until_ns=until_ns, min_importance=min_importance, tags=tags or None,
         )  # fmt: skip
         wanted = asked(query)
         with self._lock:
             # Twice as many as asked for: some may have left the lake.
-            found = self._candidates(query, wanted, max(_CANDIDATES, 2 * limit), only)
-            told = _Told(self._index, found, limit)
-            vectors = vector_weight(wanted) if self._embedder else 0.0
-            text = share(wanted, told.best_words()) ** 2
+            most = max(_CANDIDATES, 2 * limit)
+            if only.tags:
+                only = replace(only, moments=self.lake.moments(only, _MOMENTS))
+                most = max(most, _TAGGED)  # others may be of the same moments
+            if judge is not None:
+                most *= _MANY
+            while True:
+                found = self._candidates(query, wanted, most, only)
+                told = _Told(self._index, found, limit)
+                vectors = vector_weight(wanted) if self._embedder else 0.0
+                text = share(wanted, told.best_words()) ** 2
+                ranked = fuse(found, text, vectors)
+                if judge is not None:
+                    assert self._index is not None  # noqa: S101 - it found them
+                    ranked = judge.order(ranked, self._index)
+                if len(ranked) >= 2 * limit or len(found) < most or most >= _MOST:
+                    break
+                most *= 8  # nearly all are one
             hits, irrelevant = self._shown(
-                self._relevant(told, fuse(found, text, vectors), wanted), wanted, limit, only
+                self._relevant(told, ranked, wanted), wanted, limit, only, judge
             )
             return Answer(
                 hits,
@@ -207,7 +254,7 @@ class Searcher:
         """Let go of everything. Safe twice; the next search opens it again."""
         with self._lock:
             self._index = None
-            self._lake.close()
+            self.lake.close()
 
     # -- the index ---------------------------------------------------------------------------------
 
@@ -255,6 +302,7 @@ class Searcher:
         wanted: Terms,
         limit: int,
         only: Filter,
+        judge: Judge | None,
     ) -> tuple[list[Hit], int]:
         """The relevant hits with what the lake says, and how many were not relevant.
 
@@ -275,14 +323,16 @@ class Searcher:
                 else:
                     relevant.append(one)
             more = bool(relevant)
-            rows = self._lake.rows([match for _, _, match in relevant], only)
+            rows = self.lake.rows([match for _, _, match in relevant], only)
             for text_part, vector_part, match in relevant:
                 row = rows.get(match.id)
-                if row is not None and row.id not in shown:
-                    shown.add(row.id)
-                    hits.append(
-                        _hit(row, match, text_part, vector_part, _matched(wanted, row, match))
-                    )
+                if row is None or row.id in shown:
+                    continue
+                shown.add(row.id)
+                parts = (text_part, vector_part)
+                if judge and self._index and not judge.takes(row, match, parts, self._index):
+                    continue
+                hits.append(_hit(row, match, text_part, vector_part, _matched(wanted, row, match)))
         return hits, irrelevant
 
     def _relevant(
@@ -422,4 +472,7 @@ def _hit(
     )  # fmt: skip
 
 
-__all__ = ["Answer", "Explanation", "Hit", "NotFound", "Searcher", "fuse", "search", "searcher"]
+__all__ = [
+    "Answer", "Explanation", "Hit", "Judge", "NotFound", "Ranked", "Searcher", "fuse", "search",
+    "searcher",
+]  # fmt: skip

@@ -19,6 +19,8 @@ import pyarrow as pa
 
 from engram.exporters.memories import MEMORY_SCHEMA, memory_ids
 from engram.exporters.merge import PRIORITISED, canonical_object
+from engram.exporters.recalled import NAME as RECALLED
+from engram.exporters.recalled import without, without_json
 
 from .load import (
     NUMERIC_COLUMNS,
@@ -715,9 +717,22 @@ def _tag_lists(joined: list[str], more: list[list[str] | None] | None) -> pl.Ser
     return pl.Series("tags", made, dtype=MEMORY_SCHEMA["tags"]).gather(at)
 
 
+_TEXTS = {"title": without, "content": without, "attributes": without_json}
+
+
+def _without_recalled(rows: pl.DataFrame) -> pl.DataFrame:
+    """What was recalled into a text is taken out of it: it is no evidence."""
+    for name, clean in _TEXTS.items():
+        if name in rows.columns and rows[name].str.contains(RECALLED, literal=True).any():
+            kept = [one and (clean(one) or "(recalled)") for one in rows[name].to_list()]
+            rows = rows.with_columns(pl.Series(name, kept, dtype=_STRING))
+    return rows
+
+
 def finish(made: list[pl.DataFrame], version: str) -> pl.DataFrame:
     """Memories from what the rules put out: ids, tags, ranks, and limits of title and content."""
     rows = made[0] if len(made) == 1 else pl.concat(made, how="diagonal")
+    rows = _without_recalled(rows)
     present = set(rows.columns)
     if "content" in present and (rows["content"] == "").any():
         # Nothing to say is null, so that another record of the same fact may speak.

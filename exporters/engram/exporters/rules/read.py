@@ -20,8 +20,9 @@ import polars as pl
 
 from engram.exporters.memories import ALIASES, AMENDS, CONCLUSIONS
 from engram.exporters.merge import join_object, split_object
+from engram.exporters.recalled import without, without_json
 
-REVISION: Final = 2
+REVISION: Final = 3
 """Part of `rules_version`: to be raised when a reader reads the same record differently."""
 
 Columns = dict[str, list[Any]]
@@ -186,7 +187,7 @@ def _question(messages: list[dict[str, Any]]) -> tuple[str | None, str | None]:
             return None, None
         if role != "user":
             continue
-        said = "\n".join(t for p in parts if (t := _text_of(p)))
+        said = without("\n".join(t for p in parts if (t := _text_of(p))))
         kinds = [str(p.get("modality") or p.get("type")) for p in parts
                  if p.get("type", "text") not in _NO_ATTACHMENT]  # fmt: skip
         if said or kinds:
@@ -203,7 +204,7 @@ def _answer(messages: list[dict[str, Any]]) -> tuple[str | None, str | None, str
             if part.get("type") in ("tool_call", "tool_use", "function_call"):
                 arguments = part.get("arguments", part.get("input"))
                 calls.append({"name": part.get("name"), "arguments": arguments})
-            elif words := _text_of(part):
+            elif words := without(_text_of(part)):
                 said.append(words)
     if not calls:
         return "\n".join(said) or None, None, None
@@ -413,6 +414,8 @@ def read_mark(columns: Columns, height: int) -> Columns:
             else str(marked or "").strip()
         )
         type_ = ALIASES.get(given, given)
+        title, content, body_text = (one and without(one) for one in (title, content, body_text))
+        body = body and without_json(body)
         labels = _tags(tags)
         if not _TYPE.fullmatch(type_):
             labels.append(f"unmapped:{given}")

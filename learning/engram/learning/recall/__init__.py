@@ -1,6 +1,7 @@
 """Recall: what memory gives back to programs, agents and people, explained and within a budget.
 
-`items` are the things that come back, `engine` is what can be asked. REST, MCP, the command line
+`items` are the things that come back, `engine` is what can be asked, `window` puts a context
+together, and `fence` makes recalled text safe to put before an agent. REST, MCP, the command line
 and the Python client all ask the engine and nothing else.
 """
 
@@ -8,5 +9,6 @@ from __future__ import annotations
 
 from engram.learning.recall.engine import Recall
 from engram.learning.recall.items import ALL, Found, Item, Page, Scope
+from engram.learning.recall.window import ContextWindow, as_json
 
-__all__ = ["ALL", "Found", "Item", "Page", "Recall", "Scope"]
+__all__ = ["ALL", "ContextWindow", "Found", "Item", "Page", "Recall", "Scope", "as_json"]

@@ -6,37 +6,47 @@ import base64
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from engram.exporters.errors import BadRequest, NotFound, StoreError
+from engram.exporters.errors import BadRequest, NotFound
 from engram.exporters.home import Home
+from engram.exporters.index import listed
+from engram.learning.recall import ranking
+from engram.learning.recall.endpoints import EndpointMemory, Endpoints
+from engram.learning.recall.folding import equal
 from engram.learning.recall.items import ALL, Found, Item, Page, Scope
+from engram.learning.recall.judging import WEIGHTS, Judging, together, valid
+from engram.learning.recall.revisions import TYPE as REVISION
+from engram.learning.recall.revisions import Revision, Revisions, applied, versions
+from engram.learning.recall.rows import MORE, LakeReader, changed
+from engram.learning.recall.subjects import superseded
 
 if TYPE_CHECKING:
-    import duckdb
-
-    from engram.learning.search import Searcher
+    from engram.exporters.words import Terms
+    from engram.learning.recall.decisions import DecisionHistory
+    from engram.learning.recall.tokens import Tokenizer
+    from engram.learning.recall.window import ContextWindow
+    from engram.learning.search import Answer, Searcher
 
 MOST: Final = 200
 """Items of one answer."""
 
-_COLUMNS: Final = (
-    "id, type, title, content, tags, attributes, time_unix_nano, importance, user_id, session_id, "
-    "service_name, outcome, duration_ns, trace_id, source, trust"
-)
+_EDITS: Final = 500
+"""The newest edited memories that are compared by their new words."""
 
 
 class Recall:
     """Recall over one home. Constructing opens nothing. Safe for several threads."""
 
     def __init__(self, home: Home, *, clock: Callable[[], int] = time.time_ns) -> None:
-        self._home = home
-        self._clock = clock
+        self.home = home
+        self.clock = clock
+        self.lake = LakeReader(home)
+        self.revisions = Revisions(self.lake)
+        self.endpoints = Endpoints(self)
         self._lock = threading.Lock()
         self._searcher: Searcher | None = None
-        self._connection: duckdb.DuckDBPyConnection | None = None
 
     def search(
         self,
@@ -44,13 +54,19 @@ class Recall:
         *,
         scope: Scope = ALL,
         types: Sequence[str] = (),
+        tags: Sequence[str] = (),
         since_ns: int | None = None,
         until_ns: int | None = None,
         min_importance: float | None = None,
         limit: int = 10,
+        as_of_ns: int | None = None,
         explain: bool = False,
+        fold: bool = True,
     ) -> Found:
-        """The memories that answer a question, best first.
+        """The memories that answer a question, best first; none when none is relevant.
+
+        All filters hold for every item, and are applied before the search. With `as_of_ns` the
+        answer is what it would have been then: nothing later is looked at, also no later change.
 
         Raises:
             BadRequest: there is nothing to look for, or a limit makes no sense.
@@ -58,151 +74,401 @@ class Recall:
         """
         from dataclasses import asdict
 
-        answer = self._search().answer(
-            query, limit=_limit(limit), types=list(types) or None, service=scope.service,
+        limit = limit_of(limit)
+        now = self.clock() if as_of_ns is None else as_of_ns
+        if as_of_ns is not None:
+            until_ns = min(as_of_ns + 1, as_of_ns + 1 if until_ns is None else until_ns)
+        changes = self.revisions.all(as_of_ns)
+        searcher = self._search()
+        judging = Judging(now_ns=now, fold=fold, revisions=changes, types=types, lake=searcher.lake)
+        answer = searcher.answer(
+            query, limit=limit, types=list(types) or None, service=scope.service,
             user_id=scope.user_id, session_id=scope.session_id, since_ns=since_ns,
-            until_ns=until_ns, min_importance=min_importance,
+            until_ns=until_ns, min_importance=min_importance, tags=list(tags) or None,
+            judge=judging,
         )  # fmt: skip
-        told = {one.id: one for one in self._told([hit.id for hit in answer.hits])}
-        items = []
-        for hit in answer.hits:
-            if hit.id in told:
-                why = (
-                    {"text": hit.text_part, "vector": hit.vector_part, "matched": hit.matched}
-                    if explain
-                    else {}
-                )
-                items.append(_with(told[hit.id], score=round(hit.score, 4), why=why))
-        return Found(tuple(items), answer.note, asdict(answer.explanation) if explain else {})
+        shown = judging.items
+        relevance = judging.relevance
+        for one, share in self._edited(query, changes, shown):
+            if _passes(one, scope, types, tags, since_ns, until_ns, min_importance, now):
+                shown[one.id] = one
+                relevance[one.id] = (share, 0.0)
+        items = self._current(list(shown.values()), relevance, as_of_ns, changes)
+        ranked = [
+            _scored(one, relevance[one.id], now, answer if explain else None)
+            for one in items
+            if one.id in relevance
+        ]
+        ranked.sort(key=lambda one: (-(one.score or 0.0), one.id))
+        told = {**asdict(answer.explanation), "weights": WEIGHTS} if explain else {}
+        return Found(tuple(ranked[:limit]), answer.note, told)
 
     def recent(
         self,
         *,
         scope: Scope = ALL,
         types: Sequence[str] = (),
+        tags: Sequence[str] = (),
         hours: float | None = None,
         limit: int = 20,
         cursor: str | None = None,
+        as_of_ns: int | None = None,
     ) -> Page:
-        """The newest memories, a page at a time.
+        """The newest memories, a page at a time. What is hidden is left out.
 
         Raises:
             BadRequest: the cursor or the limit makes no sense.
             NotFound: this home has no lake yet.
         """
-        where, values = ["true"], list[Any]()
-        for column, value in (
-            ("user_id", scope.user_id), ("session_id", scope.session_id),
-            ("service_name", scope.service),
-        ):  # fmt: skip
-            if value is not None:
-                where.append(f"{column} = ?")
-                values.append(value)
-        if types:
-            where.append("list_contains(?, type)")
-            values.append(list(types))
+        limit = limit_of(limit)
+        changes = self.revisions.all(as_of_ns)
+        where, values = _where(scope, types, tags)
+        now = self.clock() if as_of_ns is None else as_of_ns
         if hours is not None:
             where.append("time_unix_nano >= ?")
-            values.append(self._clock() - int(hours * 3600e9))
+            values.append(now - int(hours * 3600e9))
+        if as_of_ns is not None:
+            where.append("time_unix_nano <= ?")
+            values.append(as_of_ns)
         if cursor is not None:
             at, id_ = _uncursor(cursor)
             where.append("(time_unix_nano < ? OR (time_unix_nano = ? AND id > ?))")
             values += [at, at, id_]
-        limit = _limit(limit)
-        rows = self._ask(
-            f"SELECT {_COLUMNS} FROM lake.memories WHERE {' AND '.join(where)} "
-            "ORDER BY time_unix_nano DESC, id LIMIT ?",
-            [*values, limit + 1],
-        )
-        items = tuple(_item(row) for row in rows[:limit])
+        if REVISION not in types:
+            where.append(f"type <> '{REVISION}'")
+        if hidden := hidden_ids(changes):
+            where.append("NOT list_contains(?, id)")
+            values.append(hidden)
+        rows = self.newest(where, values, limit + 1)
+        items = [applied(one, changes.get(one.id, ())) for one in rows[:limit] if valid(one, now)]
+        items = superseded(self.lake, items, as_of_ns, hidden)
         last = rows[limit - 1] if len(rows) > limit else None
-        return Page(items, None if last is None else _cursor(last[6], last[0]))
+        return Page(
+            tuple(items), None if last is None else _cursor(last.time_unix_nano or 0, last.id)
+        )
 
-    def get(self, memory_id: str) -> Item:
-        """One memory.
+    def get(self, memory_id: str, *, as_of_ns: int | None = None) -> Item:
+        """One memory as it is now, also a hidden one.
 
         Raises:
             NotFound: there is no such memory.
         """
-        found = self._told([memory_id])
-        if not found:
-            raise NotFound(f"there is no memory {memory_id}")
-        return found[0]
+        one = applied(self._first(memory_id), self.revisions.of(memory_id, as_of_ns))
+        return superseded(self.lake, [one], as_of_ns)[0]
+
+    def history(self, memory_id: str) -> tuple[Item, ...]:
+        """One memory as it was written and after each change, oldest first.
+
+        `why` of each says which change made it, and who made that and why.
+
+        Raises:
+            NotFound: there is no such memory.
+        """
+        return versions(self._first(memory_id), self.revisions.of(memory_id))
+
+    def many(self, ids: Sequence[str], *, as_of_ns: int | None = None) -> dict[str, Item]:
+        """Memories by id, as they are now; those that are there and not hidden.
+
+        Ids are hashes, so every file is looked into: for a handful.
+        """
+        wanted = list(dict.fromkeys(ids))
+        if not wanted:
+            return {}
+        changes = self.revisions.all(as_of_ns)
+        found = (
+            applied(one, changes.get(one.id, ()))
+            for one in self.lake.items(f"id IN ({listed(wanted)})", [])
+        )
+        return {one.id: one for one in found if not one.hidden}
+
+    def newest(self, where: Sequence[str], values: Sequence[Any], limit: int) -> list[Item]:
+        """The newest memories of which conditions hold, newest first, unchanged.
+
+        Which they are is asked of four narrow columns; what they say is then read of those alone.
+        """
+        rows = self.lake.ask(
+            "SELECT id, time_unix_nano FROM lake.memories WHERE time_unix_nano IS NOT NULL AND "
+            f"{' AND '.join(where) or 'true'} ORDER BY time_unix_nano DESC, id LIMIT ?",
+            [*values, limit],
+        )
+        if not rows:
+            return []
+        times = [row[1] for row in rows]
+        found = self.lake.at([row[0] for row in rows], times)
+        return [found[row[0]] for row in rows if row[0] in found]
+
+    def newest_of(
+        self,
+        scope: Scope,
+        *,
+        without: Sequence[str],
+        also: Sequence[str],
+        limits: tuple[int, int],
+        as_of_ns: int | None = None,
+    ) -> tuple[list[Item], list[Item]]:
+        """The newest memories but of some types, and the newest of others; both newest first.
+
+        One look at the lake for which they are and one for what they say.
+        """
+        changes = self.revisions.all(as_of_ns)
+        now = self.clock() if as_of_ns is None else as_of_ns
+        where, values = _where(scope, (), ())
+        where += ["time_unix_nano IS NOT NULL", "time_unix_nano <= ?"]
+        values.append((1 << 62) if as_of_ns is None else as_of_ns)
+        if hidden := hidden_ids(changes):
+            where.append("NOT list_contains(?, id)")
+            values.append(hidden)
+        holds = " AND ".join(where)
+        rows = self.lake.ask(
+            " UNION ALL ".join(
+                f"(SELECT {part} AS part, id, time_unix_nano FROM lake.memories WHERE {holds} "
+                f"AND type {'NOT IN' if part == 0 else 'IN'} ({listed(types)}) "
+                f"ORDER BY time_unix_nano DESC, id LIMIT {limits[part]})"
+                for part, types in enumerate((without, also))
+            ),
+            [*values, *values],
+        )
+        rows.sort(key=lambda row: (-row[2], row[1]))
+        told = self.lake.at(list(dict.fromkeys(row[1] for row in rows)), [row[2] for row in rows])
+        told = {
+            id_: changed_one
+            for id_, one in told.items()
+            if valid(changed_one := applied(one, changes.get(id_, ())), now)
+        }
+        current = {one.id: one for one in superseded(self.lake, [*told.values()], as_of_ns, hidden)}
+        recent, others = (
+            [current[id_] for place, id_, _ in rows if place == part and id_ in current]
+            for part in (0, 1)
+        )
+        return recent, others
+
+    def context_window(
+        self,
+        *,
+        scope: Scope = ALL,
+        window_size: int = 50,
+        include_similar: bool = True,
+        max_tokens: int | None = None,
+        query: str | None = None,
+        as_of_ns: int | None = None,
+        agent: str | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> ContextWindow:
+        """What to know before the next step: decided, known to help, open, similar and recent.
+
+        At most `window_size` items in a text of at most `max_tokens`. Without a `query`, what was
+        said last is the question. With `agent`, other agents' turns are left out.
+
+        Raises:
+            BadRequest: a limit makes no sense.
+            NotFound: this home has no lake yet.
+        """
+        from engram.learning.recall.window import context_window
+
+        return context_window(
+            self, scope=scope, window_size=window_size, include_similar=include_similar,
+            max_tokens=max_tokens, query=query, as_of_ns=as_of_ns, agent=agent,
+            tokenizer=tokenizer,
+        )  # fmt: skip
+
+    def decision_history(
+        self,
+        context: str,
+        options: Sequence[object] = (),
+        *,
+        scope: Scope = ALL,
+        limit: int = 100,
+        as_of_ns: int | None = None,
+    ) -> DecisionHistory:
+        """How decisions like this one turned out, by option; everything that a policy needs.
+
+        Raises:
+            BadRequest: there is nothing to look for, or the limit makes no sense.
+            NotFound: this home has no lake or no index yet.
+        """
+        from engram.learning.recall.decisions import decision_history
+
+        return decision_history(self, context, options, scope=scope, limit=limit, as_of_ns=as_of_ns)
+
+    def endpoint_memory(self, operation: str, *, service: str | None = None) -> EndpointMemory:
+        """How `GET /path` does: requests, errors, durations, what was learned, what fails.
+
+        Microseconds, but for the first question: it is counted once a minute for all operations.
+
+        Raises:
+            StoreError: the lake cannot be read.
+        """
+        return self.endpoints.of(operation, service)
 
     def close(self) -> None:
         """Let go of everything. Safe twice; the next question opens it again."""
         with self._lock:
             if self._searcher is not None:
                 self._searcher.close()
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+        self.lake.close()
 
-    # -- lake and index ----------------------------------------------------------------------------
+    # -- parts of an answer ------------------------------------------------------------------------
 
     def _search(self) -> Searcher:
         with self._lock:
             if self._searcher is None:
                 from engram.learning.search import Searcher  # 100 MB: at the first search only
 
-                self._searcher = Searcher(self._home)
+                self._searcher = Searcher(self.home, more=MORE)
             return self._searcher
 
-    def _told(self, ids: Sequence[str]) -> list[Item]:
-        marks = ", ".join("?" * len(ids))
-        if not ids:
-            return []
-        rows = self._ask(f"SELECT {_COLUMNS} FROM lake.memories WHERE id IN ({marks})", [*ids])
-        return [_item(row) for row in rows]
+    def _first(self, memory_id: str) -> Item:
+        found = self.lake.items("id = ?", [memory_id], "LIMIT 1")
+        if not found:
+            raise NotFound(f"there is no memory {memory_id}")
+        return found[0]
 
-    def _ask(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        import duckdb
+    def _edited(
+        self, query: str, changes: dict[str, list[Revision]], shown: dict[str, Item]
+    ) -> Iterable[tuple[Item, float]]:
+        """Edited memories whose new words answer the question, with the share of its words.
 
-        from engram.exporters.lake.attach import attach_read_only
+        The index knows the words that a memory was written with.
+        """
+        from engram.exporters.words import asked, terms
+        from engram.learning.search import LEAST_SHARE, share
 
-        with self._lock:
-            for last in (False, True):
-                try:
-                    if self._connection is None:
-                        self._connection = attach_read_only(
-                            self._home, threads=2, memory_limit="160MB"
-                        )
-                    return self._connection.execute(sql, list(values)).fetchall()
-                except duckdb.Error as error:
-                    if self._connection is not None:
-                        self._connection.close()
-                        self._connection = None
-                    if last:
-                        raise StoreError(
-                            f"cannot read the lake in {self._home.lake}: {error}"
-                        ) from error
-        raise AssertionError
+        edits = [
+            (some[-1], id_)
+            for id_, some in changes.items()
+            if id_ not in shown and any(one.action == "edit" for one in some)
+        ]
+        wanted: Terms = asked(query)
+        shares: dict[str, float] = {}
+        for _, id_ in sorted(edits, reverse=True)[:_EDITS]:
+            text = " ".join(
+                str(one.fields.get(name) or "")
+                for one in changes[id_]
+                for name in ("title", "content")
+                if one.action == "edit"
+            )
+            had = terms(text)
+            found = share(wanted, had.parts | had.wholes)
+            if found >= LEAST_SHARE:
+                shares[id_] = found
+        if not shares:
+            return
+        for id_, one in self.many([*shares]).items():
+            if id_ not in shown:
+                now = terms(f"{one.title} {one.content}")
+                had_now = share(wanted, now.parts | now.wholes)
+                if had_now >= LEAST_SHARE:
+                    yield applied(one, ()), had_now
+
+    def _current(
+        self,
+        items: list[Item],
+        relevance: dict[str, tuple[float, float]],
+        as_of_ns: int | None,
+        changes: dict[str, list[Revision]],
+    ) -> list[Item]:
+        """The items with those that took the place of some of them, each as relevant as that."""
+        items = superseded(self.lake, items, as_of_ns, hidden_ids(changes))
+        here = {one.id: one for one in items}
+        missing = {
+            one.superseded_by: one.id
+            for one in items
+            if one.superseded_by is not None and one.superseded_by not in here
+        }
+        if missing:
+            for id_, one in self.many(list(missing), as_of_ns=as_of_ns).items():
+                if any(equal(one, other) for other in items if other.superseded_by is None):
+                    continue
+                relevance[id_] = relevance[missing[id_]]
+                items.append(one)
+        for one in items:  # who took the place is at least as relevant as whose place it took
+            by = one.superseded_by
+            if by in relevance and by != one.id:
+                relevance[by] = max(relevance[by], relevance[one.id], key=sum)
+        return items
 
 
-def _item(row: tuple[Any, ...]) -> Item:
-    (id_, type_, title, content, tags, attributes, at, importance, user, session, service,
-     outcome, duration, trace, source, trust) = row  # fmt: skip
-    try:
-        meta = json.loads(attributes) if attributes else {}
-    except ValueError:
-        meta = {}
-    return Item(
-        id=id_, memory_type=type_, title=title or "", content=content or "",
-        tags=tuple(tags or ()), meta_data=meta if isinstance(meta, dict) else {},
-        created_at=None if at is None else datetime.fromtimestamp(at / 1e9, UTC),
-        importance=importance or 0.0, user_id=user, session_id=session, service=service,
-        outcome=outcome, duration_ms=None if duration is None else duration / 1e6, trace_id=trace,
-        source=source, trust=trust,
-    )  # fmt: skip
+def _scored(one: Item, relevance: tuple[float, float], now_ns: int, answer: Answer | None) -> Item:
+    parts = ranking.parts(one, now_ns)
+    if one.pinned:
+        parts = parts._replace(importance=1.0)
+    score = sum(relevance) * parts.factor
+    if one.superseded_by is not None:
+        score *= ranking.SUPERSEDED
+    score = round(min(1.0, score), 4)
+    if answer is None:
+        return changed(one, score=score)
+    matched = next((hit.matched for hit in answer.hits if hit.id == one.id), ())
+    why = {
+        "relevance": round(sum(relevance), 4), "text": round(relevance[0], 4),
+        "vector": round(relevance[1], 4), "matched": list(matched),
+        "recency": round(parts.recency, 4), "importance": round(parts.importance, 4),
+        "outcome": round(parts.outcome, 4), "factor": round(parts.factor, 4),
+    }  # fmt: skip
+    if one.superseded_by is not None:
+        why["superseded"] = ranking.SUPERSEDED
+    return changed(one, score=score, why=why)
 
 
-def _with(item: Item, **changes: Any) -> Item:
-    from dataclasses import replace
+def _where(scope: Scope, types: Sequence[str], tags: Sequence[str]) -> tuple[list[str], list[Any]]:
+    where, values = list[str](), list[Any]()
+    for column, value in (
+        ("user_id", scope.user_id), ("session_id", scope.session_id),
+        ("service_name", scope.service),
+    ):  # fmt: skip
+        if value is not None:
+            where.append(f"{column} = ?")
+            values.append(value)
+    if types:
+        where.append(f"type IN ({', '.join('?' * len(types))})")
+        values += types
+    if tags:
+        where.append("list_has_all(tags, ?)")
+        values.append(list(tags))
+    return where, values
 
-    return replace(item, **changes)
+
+def _passes(
+    one: Item,
+    scope: Scope,
+    types: Sequence[str],
+    tags: Sequence[str],
+    since_ns: int | None,
+    until_ns: int | None,
+    min_importance: float | None,
+    now_ns: int,
+) -> bool:
+    at = one.time_unix_nano or 0
+    return (
+        scope.user_id in (None, one.user_id)
+        and scope.session_id in (None, one.session_id)
+        and scope.service in (None, one.service)
+        and (not types or one.memory_type in types)
+        and set(tags) <= set(one.tags)
+        and (since_ns is None or at >= since_ns)
+        and (until_ns is None or at < until_ns)
+        and (min_importance is None or one.importance >= min_importance)
+        and valid(one, now_ns)
+    )
 
 
-def _limit(limit: int) -> int:
+def hidden_ids(changes: dict[str, list[Revision]]) -> list[str]:
+    """The memories that are hidden by their changes."""
+    hidden = []
+    for id_, some in changes.items():
+        last = next((one.action for one in reversed(some)
+                     if one.action in ("hide", "show", "restore")), "show")  # fmt: skip
+        if last == "hide":
+            hidden.append(id_)
+    return sorted(hidden)
+
+
+def limit_of(limit: int) -> int:
+    """A limit that can be asked for.
+
+    Raises:
+        BadRequest: it makes no sense.
+    """
     if not 1 <= limit <= MOST:
         raise BadRequest(f"limit must be from 1 to {MOST}, not {limit}")
     return limit
@@ -220,4 +486,4 @@ def _uncursor(cursor: str) -> tuple[int, str]:
         raise BadRequest("this cursor is none that was given out here") from error
 
 
-__all__ = ["MOST", "Recall"]
+__all__ = ["MOST", "Recall", "hidden_ids", "limit_of", "together"]

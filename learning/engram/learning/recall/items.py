@@ -59,6 +59,19 @@ class Item:
     """The id of the memory that took its place."""
     why: Mapping[str, Any] = field(default_factory=dict)
     """How its score came about; filled where an explanation was asked for."""
+    subject: str | None = None
+    """What it is about, where its type or its author says so."""
+    fingerprint: str | None = None
+    """Of a failure."""
+    time_unix_nano: int | None = None
+    """`created_at`, exactly."""
+    valid_from: datetime | None = None
+    valid_to: datetime | None = None
+    """Until when what it says holds; None: until something else is said."""
+    hidden: bool = False
+    """Somebody hid it: searches and contexts leave it out, `get` and `history` tell it."""
+    edited: bool = False
+    """Title, content, tags or fields are those of an edit; `history` has what it said before."""
 
     @property
     def type(self) -> str:
