@@ -19,6 +19,8 @@ from urllib.parse import parse_qs, urlencode
 
 from engram.collector import query
 from engram.collector.find import PARAMETERS, importance, moment
+from engram.collector.mcp.http import PATH as MCP
+from engram.collector.mcp.http import McpApp
 from engram.collector.output import dumps
 from engram.exporters.errors import BadRequest, EngramError, NotFound
 from engram.exporters.home import Home
@@ -184,6 +186,7 @@ class Api:
         self._lake = Lake(home)
         self._searcher: Searcher | None = None
         self._searcher_lock = threading.Lock()
+        self._mcp = McpApp(home)
         self._routes: dict[str, Callable[[Question], Response]] = {
             "/": self._page,
             "/api/status": self._status,
@@ -194,13 +197,21 @@ class Api:
     def close(self) -> None:
         """Let go of the lake and the index."""
         self._lake.close()
+        self._mcp.close()
         with self._searcher_lock:
             if self._searcher is not None:
                 self._searcher.close()
 
+    async def stop(self) -> None:
+        """End what runs in the event loop. Before `close`, and safe twice."""
+        await self._mcp.stop()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
+            return
+        if scope["path"] == MCP and _local(scope):
+            await self._mcp(dict(scope), receive, send)
             return
         response = await self._respond(scope)
         body = b"" if scope["method"] == "HEAD" else response.body
@@ -231,7 +242,7 @@ class Api:
             return Response(200, _STYLE.encode(), "text/css; charset=utf-8")
         route = self._routes.get(path) or self._memory_route(path)
         if route is None:
-            return _error(404, f"no {path}; there are {', '.join([*self._routes, '/health'])}")
+            return _error(404, f"no {path}; there are {', '.join([*self._routes, MCP, '/health'])}")
         try:
             default = 40 if path in ("/", "/api/memories") else 10
             default = 20 if path.startswith(_ONE_MEMORY) else default
