@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ _LEAST: Final = 0.35
 """Of a score: below it the words only happen to be alike."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Seen:
     """A pattern of failures."""
 
@@ -32,8 +32,6 @@ class Seen:
     services: Sequence[str]
     last_id: str
     trace: str | None
-    score: float | None = None
-    solutions: list[Item] = field(default_factory=list)
 
 
 def seen(reader: Reader, fingerprints: Sequence[str], service: str | None) -> list[Seen]:
@@ -93,15 +91,16 @@ def known_error(
     if not patterns and not solutions:
         return ["Not seen: no error like this is remembered, and no solution for it."]
     lines = []
-    for number, one in enumerate(patterns, 1):
-        one.score = found[one.fingerprint]
-        like = "" if one.score is None else f", similarity {one.score:.2f}"
+    for number, pattern in enumerate(patterns, 1):
+        score = found[pattern.fingerprint]
+        like = "" if score is None else f", similarity {score:.2f}"
+        services = ", ".join(map(value, pattern.services)) or "?"
         lines += [
-            f"{number}. {value(one.title, 200)}",
-            f"   seen {one.count:,} times from {one.first:%Y-%m-%d %H:%M} to "
-            f"{one.last:%Y-%m-%d %H:%M} UTC in {', '.join(map(value, one.services)) or '?'}{like}",
-            f"   fingerprint={one.fingerprint}, last id={one.last_id}"
-            + (f", trace={one.trace}" if one.trace else ""),
+            f"{number}. {value(pattern.title, 200)}",
+            f"   seen {pattern.count:,} times from {pattern.first:%Y-%m-%d %H:%M} to "
+            f"{pattern.last:%Y-%m-%d %H:%M} UTC in {services}{like}",
+            f"   fingerprint={pattern.fingerprint}, last id={pattern.last_id}"
+            + (f", trace={pattern.trace}" if pattern.trace else ""),
         ]
     if not patterns:
         lines.append("Not seen as an error itself; what follows was recorded for one like it.")

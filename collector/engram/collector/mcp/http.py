@@ -1,4 +1,4 @@
-"""`/mcp` on the port of `engram serve`: streamable HTTP, stateless, imported at its first request."""
+"""`/mcp` on the port of `serve`: streamable HTTP, stateless, imported at its first request."""
 
 from __future__ import annotations
 
@@ -137,6 +137,7 @@ _HOSTS: Final = ("127.0.0.1", "localhost", "[::1]")
 
 def noted(home: Home) -> Callable[[str, dict[str, Any], str], None]:
     """What writes the audit log: who asked what, and which memories went out."""
+    import importlib
     import re
 
     from engram.collector.mcp.caller import CALLER
@@ -145,7 +146,7 @@ def noted(home: Home) -> Callable[[str, dict[str, Any], str], None]:
 
     def note(name: str, arguments: dict[str, Any], text: str) -> None:
         try:
-            from engram.collector.access import audit
+            audit = importlib.import_module("engram.collector.access").audit
         except ModuleNotFoundError:
             return
         given = list(dict.fromkeys(ids.findall(text)))

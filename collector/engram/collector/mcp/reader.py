@@ -1,4 +1,4 @@
-"""The lake as the tools read it: one connection that can only read, opened at the first question."""
+"""The lake as the tools read it: one connection that can only read, opened when it is needed."""
 
 from __future__ import annotations
 

@@ -47,8 +47,7 @@ api_call, ...); spans_readable, logs_readable, memories_readable have times and 
 - attributes are JSON text: (attributes ->> 'url.path') = '/x'
 - FROM error_context('ID'), memory_context('ID'), conversation('ID')
 - SELECT fingerprint, count(*) AS n, max(title) FROM system_error GROUP BY 1 ORDER BY n DESC
-- SELECT http_route, quantile_cont(duration_ms, .95) FROM spans_readable WHERE kind_name = 'server' \
-GROUP BY 1 ORDER BY 2 DESC
+- SELECT http_route, quantile_cont(duration_ms, .95) FROM spans_readable GROUP BY 1 ORDER BY 2 DESC
 ## Sets of compare
 service= name= route= status=ok|error since=2h until=1h ms>=500 and any attribute=value
 """

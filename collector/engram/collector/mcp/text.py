@@ -27,9 +27,9 @@ def tokens(text: str) -> int:
 def fitting(lines: Iterable[str], most: int) -> tuple[list[str], int]:
     """The first lines that fit into so many tokens, and how many do not."""
     kept: list[str] = []
-    left, out = most, 0
+    left, out = float(most), 0
     for line in lines:
-        left -= tokens(line)
+        left -= (len(line.encode("utf-8", "replace")) + 1) / _CHARACTERS
         if left < 0 or out:
             out += 1
         else:

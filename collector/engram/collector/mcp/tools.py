@@ -64,8 +64,10 @@ class Tools:
         max_tokens: int = 2000,
         cursor: str = "",
     ) -> str:
-        """Search everything remembered: errors, solutions, decisions, requests, conversations,
-        insights. Says so when nothing is relevant."""
+        """Search everything remembered, and say so when nothing is relevant.
+
+        Errors, solutions, decisions, requests, conversations, insights.
+        """
         at = _offset(cursor)
         if not 1 <= limit <= _LOOKED_AT:
             raise BadRequest(f"limit must be from 1 to {_LOOKED_AT}")
@@ -87,8 +89,10 @@ class Tools:
         ],
         detail: Literal["summary", "full"] = "summary",
     ) -> str:
-        """One memory with what belongs to it, one trace as a skeleton, one error pattern, or the
-        report of a day (2026-11-22)."""
+        """One memory, trace (as a skeleton), error pattern, or report of a day.
+
+        Say full for all of its text, and for more of a trace.
+        """
         wanted = target(id)
         if wanted.kind == "trace":
             return self.trace(wanted.id, full=detail == "full")
@@ -104,8 +108,10 @@ class Tools:
         file: Annotated[str, Field(description="Or: errors of this source file")] = "",
         scope: ScopeText = "",
     ) -> str:
-        """Whether an error was seen before: how often, since when, and which solutions worked.
-        Ask this before debugging."""
+        """Whether an error was seen before, how often, since when, and which solutions worked.
+
+        Ask this before debugging.
+        """
         if not error and not file:
             raise BadRequest("give the error's text or a file")
         return recalled(
@@ -152,8 +158,10 @@ class Tools:
         ],
         group_by: Annotated[str, Field(description="Only this attribute")] = "",
     ) -> str:
-        """What differs between two sets of spans: which attribute=value is more or less common in
-        the target."""
+        """What differs between two sets of spans.
+
+        Tells which attribute=value is more or less common in the target.
+        """
         CALLER.get().whole("compare")
         return recalled(comparing.compare(self.reader, baseline, target, group_by or None), 3000)
 

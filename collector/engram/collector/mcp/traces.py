@@ -142,8 +142,8 @@ def _told(connection: duckdb.DuckDBPyConnection, trace_id: str, most: int) -> li
         "service\tspan\tspans\terrors\town\tp50\tp95\tmax",
     ]  # fmt: skip
     for service, name, count, failed, *times in ask(_BY_NAME, most):
-        told = "\t".join(map(_ms, times))
-        lines.append(f"{_n(service)}\t{_n(name)}\t{count:,}\t{failed:,}\t{told}")
+        took = "\t".join(map(_ms, times))
+        lines.append(f"{_n(service)}\t{_n(name)}\t{count:,}\t{failed:,}\t{took}")
     path = ask(_PATH, begun)
     lines += ["", f"## Critical path ({len(path)} spans; at, took)"]
     for depth, service, name, at, took, failed, _ in _middle_out(path, 2 * most):
@@ -153,9 +153,9 @@ def _told(connection: duckdb.DuckDBPyConnection, trace_id: str, most: int) -> li
     if errors:
         lines += ["", "## Errors that no child explains"]
         for service, name, error, count, at, span in ask(_ERRORS, begun, most):
-            times = f" x{count:,}" if count > 1 else ""
+            again = f" x{count:,}" if count > 1 else ""
             lines.append(
-                f"{_n(service)}: {_n(name)}{times} first at {_ms(at)} (span {span}): "
+                f"{_n(service)}: {_n(name)}{again} first at {_ms(at)} (span {span}): "
                 f"{value(error, 160)}"
             )
     lines += ["", "## Slowest by their own time"]

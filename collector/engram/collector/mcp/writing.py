@@ -1,4 +1,4 @@
-"""What an agent wants remembered, as an event like any other: by OTLP, into the running collector."""
+"""What an agent wants remembered: an event like any other, by OTLP, into the running collector."""
 
 from __future__ import annotations
 
