@@ -66,7 +66,7 @@ def append(
     # `vouched`: the mark of trust is ours, from the caller's token, and not the sender's.
     ask(home, "append", signal=str(Signal.LOGS), body=made.SerializeToString(), vouched=True)
     ask(home, "flush", timeout_s=wait_s)
-    return amends or memory_id(type_, "", key or "")
+    return amends or memory_id(type_, "", f"id:{key}")
 
 
 def _set(attributes: Any, values: Mapping[str, Any]) -> None:
