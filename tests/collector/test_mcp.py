@@ -20,8 +20,10 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from tests.collector.test_up import Up, running
 from tests.telemetry import T0, attributes, request, shop_traces
 
+from engram.collector.access import Principal
+from engram.collector.access import Scope as Permission
 from engram.collector.mcp import comparing, traces
-from engram.collector.mcp.caller import CALLER, Caller
+from engram.collector.mcp.caller import CALLER
 from engram.collector.mcp.links import Target, target
 from engram.collector.mcp.reader import Reader
 from engram.collector.mcp.server import INSTRUCTIONS, READING, WRITING, build, within
@@ -418,21 +420,19 @@ def test_callers_see_and_write_what_their_token_says(up: Up) -> None:
     home = Home(up.home)
     recall, sandbox = Recall(home), Sandbox(home, Limits(wait_s=30))
     tools = Tools(home, recall=recall, sandbox=sandbox)
-    token = CALLER.set(Caller("reader", may_write=False, service="other"))
+    token = CALLER.set(Principal("reader", frozenset((Permission.READ,)), "other"))
     try:
         assert "Nothing relevant" in tools.recall("gateway timeout orders")
         assert "Not seen" in tools.find_known_error("TimeoutError gateway")
         assert "TimeoutError" not in tools.whats_new("2026-01-01")
-        for denied in (
-            lambda: tools.query_sql("SELECT 1"),
-            lambda: tools.compare("ms>=0", "ms>=0"),
-            lambda: tools.trace("0" * 32),
-            lambda: tools.recall("x", scope="service=shop"),
-            lambda: tools.remember("x"),
-            lambda: tools.record_outcome("0" * 24, True),
-        ):
+        denied: list[tuple[Callable[..., str], tuple[Any, ...]]] = [
+            (tools.query_sql, ("SELECT 1",)), (tools.compare, ("ms>=0", "ms>=0")),
+            (tools.trace, ("0" * 32,)), (tools.recall, ("x", "service=shop")),
+            (tools.remember, ("x",)), (tools.record_outcome, ("0" * 24, True)),
+        ]  # fmt: skip
+        for tool, arguments in denied:
             with pytest.raises(BadRequest, match=r"token"):
-                denied()
+                tool(*arguments)
     finally:
         CALLER.reset(token)
         tools.close()
@@ -534,7 +534,7 @@ def test_a_huge_trace_is_told_in_few_words(large: Reader) -> None:
 
 
 def test_a_trace_that_is_a_circle_ends(large: Reader) -> None:
-    """Parents in a circle have no root, and the summary says what there is; no trace is an error."""
+    """Parents in a circle have no root, and the summary says what there is."""
     told = "\n".join(traces.trace(large, "c1"))
     assert "2 spans" in told
     with pytest.raises(NotFound, match="no span"):

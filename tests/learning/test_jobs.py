@@ -18,7 +18,8 @@ from tests.telemetry import STACK, T0, attributes, span_id, trace_id
 from engram.collector import jobs as command
 from engram.exporters.errors import NotFound
 from engram.exporters.home import Home
-from engram.learning.jobs import JOBS, Insight, Runner, Window
+from engram.learning.jobs import JOBS, Insight, Runner, Window, process
+from engram.learning.jobs.budget import Budget, resident
 from engram.learning.jobs.errors import DAY, HOUR, Errors, Pattern, changes, patterns
 from engram.learning.jobs.insight import request
 from engram.learning.jobs.runner import Read
@@ -181,6 +182,85 @@ def test_without_a_collector_nothing_is_lost(tmp_path: Path) -> None:
     finally:
         with_one.close()
     assert job.windows == [Window(0, 100), Window(0, 100)]
+
+
+class Costly:
+    """A job without end, of one kind or the other."""
+
+    about = "nothing"
+
+    def __init__(self, name: str, sql: bool) -> None:
+        self.name = name
+        self.sql = sql
+        self.windows: list[Window] = []
+
+    def run(self, read: Read, window: Window) -> Iterable[Insight]:
+        """Go on and on."""
+        self.windows.append(window)
+        if window.until - max(T0, window.since) < 40 * HOUR:
+            return [insight(self.name)]
+        if self.sql:
+            read(
+                "SELECT count(*) FROM range(10000000) a, range(10000000) b "
+                "WHERE a.range + b.range = 7",
+                [],
+            )
+        while True:
+            json.dumps([1] * 100)
+
+
+def insight(job: str) -> Insight:
+    """Something that was found."""
+    return Insight(job, ("k",), "T", "C", T0)
+
+
+@pytest.mark.parametrize("sql", [True, False])
+def test_a_run_over_budget_ends_and_halves_its_window(collecting: Collecting, sql: bool) -> None:
+    """It is written down, the others run, and what is behind is caught up with in smaller steps."""
+    collecting.send(failing(1, T0, "KeyError"))
+    now = T0 + 100 * HOUR
+    costly, other = Costly("costly", sql), Planted("other")
+    runner = Runner(collecting.home, [costly, other], clock=lambda: now, budget=Budget(seconds=0.6))
+    first, second = runner.step()
+    assert (first.over_budget, second.error) == (True, "")
+    assert "longer than its budget of 0.6 s" in first.error
+    assert first.cpu_seconds > 0
+    assert first.peak_bytes > 1 << 20
+    assert [run.over_budget for _ in range(2) for run in runner.step(["costly"])] == [True, False]
+    runner.step(["costly"])
+    assert [w.until for w in costly.windows][:3] == [now, T0 + 50 * HOUR, T0 + 25 * HOUR]
+    assert costly.windows[3] == Window(T0 + 25 * HOUR, now)
+    assert collecting.rows("SELECT 1 FROM lake.ai_insight WHERE title = 'T'")
+
+
+def test_memory_has_a_budget_too(collecting: Collecting) -> None:
+    """A job that takes more ends."""
+
+    class Greedy:
+        name, about = "greedy", "nothing"
+
+        def run(self, read: Read, window: Window) -> Iterable[Insight]:
+            taken = []
+            while True:
+                taken.append(bytearray(b"x") * (8 << 20))
+
+    budget = Budget(resident_bytes=resident() + (200 << 20))
+    [run] = Runner(collecting.home, [Greedy()], budget=budget).step()
+    assert run.over_budget
+    assert "MB" in run.error
+
+
+def test_jobs_run_in_a_process_of_their_own(collecting: Collecting) -> None:
+    """What it finds is there, the ledger is written, and it ends when it is told to."""
+    collecting.send(*(failing(n, T0 + n * 10**9, "KeyError") for n in range(5)))
+    assert process.once(collecting.home, threading.Event()) == 0
+    collecting.commit()
+    assert collecting.rows("SELECT 1 FROM lake.ai_insight WHERE title LIKE 'New error%'")
+    ledger = json.loads((collecting.home.root / "learn/jobs.json").read_text())
+    assert {run["job"] for run in ledger["runs"]} == {job.name for job in JOBS}
+    stop = threading.Event()
+    stop.set()
+    assert process.once(collecting.home, stop) is None
 
 
 def test_garbage_in_the_ledger_is_no_end(collecting: Collecting) -> None:

@@ -183,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     for role, help_ in (
         ("collect", "take OTLP and write the lake"),
         ("learn", "keep the search index from the lake"),
-        ("serve", "the page and REST reads, on loopback"),
+        ("serve", "the page and the REST API, on loopback"),
     ):
         one = add(role, help_)
         one.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
@@ -279,17 +279,35 @@ def _parser() -> argparse.ArgumentParser:
     rules.add_argument(
         "--all", action="store_true", dest="all_", help="explain: every rule, not the closest"
     )
+    known = add(
+        "known", "whether an error was seen before, how often, and what helped", _KNOWN_HELP
+    )
+    known.add_argument("text", nargs="?", metavar="TEXT|-", help="stack trace, message or type")
+    known.add_argument("--type", metavar="TYPE", help="type of the exception")
+    known.add_argument("--message", metavar="TEXT", help="its message")
+    known.add_argument("--file", metavar="PATH", help="alone: all errors of this source file")
+    known.add_argument("--service", metavar="NAME", help="only of this service")
+    known.add_argument("--limit", type=_positive, default=5, metavar="N", help="errors (5)")
     jobs = add("jobs", "the jobs that learn: what they are, how they went, run them now")
     jobs.add_argument("action", choices=["list", "run"], help="what to do")
     jobs.add_argument("name", nargs="?", metavar="NAME", help="run: only this one")
     jobs.add_argument(
         "--since", metavar="TIME", help="run: look at everything since: 7d, 2h, 2026-11-20"
     )
+    report = add("report", "the learnings of a day or a week", _REPORT_HELP)
+    report.add_argument(
+        "--date", metavar="DAY", help="2026-11-22 (yesterday in UTC; today when there is no more)"
+    )
+    report.add_argument("--week", action="store_true", help="the seven days up to that day")
+    report.add_argument("--html", metavar="FILE", help="write one self-contained HTML file")
+    report.add_argument(
+        "--base-url", metavar="URL", default="http://127.0.0.1:4319", help="of evidence links"
+    )
     lab = add("lab", "run a method of learning as a filter, on data of your own", _LAB_HELP)
     lab.add_argument(
         "method",
         metavar="METHOD",
-        help="anomalies, changepoints, forecast, patterns, rootcause, similar",
+        help="anomalies, changepoints, forecast, patterns, recall, rootcause, similar",
     )
     config = add("config", "check the configuration, and show what is in effect")
     config.add_argument("action", choices=["validate"], help="what to do")
@@ -300,6 +318,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     audit.add_argument("--tests", action="store_true", help="read tests too")
     audit.add_argument("--all", action="store_true", dest="all_", help="also what leaves a memory")
+    token = add("token", "who may ask, write and send: make, list and revoke tokens", _KEYS_HELP)
+    token.add_argument("action", choices=["create", "list", "revoke"], help="what to do")
+    token.add_argument("which", nargs="?", metavar="NAME|ID", help="revoke: which")
+    token.add_argument("--scope", metavar="A,B", help="create: ingest, browser, read, write, admin")
+    token.add_argument("--name", metavar="NAME", help="create: what it is called")
+    token.add_argument("--expires", metavar="TIME", help="create: 90m, 12h, 30d, 4w (never)")
+    token.add_argument("--service", metavar="NAME", help="create: of this service only")
+    log = add("audit-log", "who looked at what by REST and MCP, and whether the log is whole")
+    log.add_argument("--verify", action="store_true", help="look at every line; 1: it is broken")
+    log.add_argument("--who", metavar="NAME", help="only of this token, or local")
+    log.add_argument("--memory", metavar="ID", help="only where this memory was given out")
+    log.add_argument(
+        "-n", type=_count, default=20, dest="last", metavar="N", help="the last N (20)"
+    )
     doctor = add("doctor", "whether an app is captured, and what it sends arrives", _DOCTOR_HELP)
     doctor.add_argument("--python", metavar="PATH", help="the interpreter of the app")
     doctor.add_argument("program", nargs=argparse.REMAINDER, metavar="-- CMD", help="of the app")
@@ -325,6 +357,13 @@ Done by `engram learn` when it runs, else here. With --model the vectors are mad
 is fetched if it is not on this machine). The index keeps its model until the next --model.
 """
 
+_REPORT_HELP = """What was learned: what changed since the day before, with numbers and evidence.
+
+  engram report                          yesterday, as markdown
+  engram report --date 2026-11-22 --html report.html
+  engram report --week --json
+"""
+
 _SQL_HELP = """Query the lake read-only, also while it is being written.
 
 tables and views: spans, logs, metrics, memories, requests, links, conversations,
@@ -347,6 +386,8 @@ _LAB_HELP = """Run a method of learning as a filter from stdin to stdout, as the
   engram lab rootcause              {id, graph: [[caller, callee]], times, incident: [start, end],
                                     metrics: {component: {name: [...]}}, target} gives
                                     {id, ranked, scores, unclear}
+  engram lab recall                 {op: "index", docs: [{id, text, scope, ts}]}, then
+                                    {op: "search", text, k, scope} gives {ids, scores}
 """
 
 _MCP_HELP = """Memory for agents, by the Model Context Protocol over standard input and output.
@@ -381,6 +422,27 @@ One line each: ok, warning or problem, and what to do. One log record is sent th
   engram doctor --python venv/bin/python
 
 exit code 1: there is a problem
+"""
+
+_KNOWN_HELP = """Whether an error was seen before, how often, since when, and what helped.
+
+It is the same error when the same type was raised in the same function of your own code: another
+message, line or path makes no other one. Without a stack: the same type and masked message.
+  python app.py 2>&1 | engram known -
+  engram known "TimeoutError: no answer after 3000 ms"
+  engram known --file shop/pay.py
+
+exit code 3: not seen
+"""
+
+_KEYS_HELP = """Make, list and revoke tokens. A token is shown once; only a hash of it is kept.
+
+  engram token create --scope read,write --name assistant --expires 30d
+  engram token create --scope ingest      for OTEL_EXPORTER_OTLP_HEADERS of another machine
+  engram token list
+  engram token revoke assistant           works at once, in every running process
+
+As soon as there is a token for reading or writing, the page and REST ask for one.
 """
 
 _AUDIT_HELP = """Read Python code, run nothing of it, and say with file and line what is remembered.
@@ -733,6 +795,21 @@ def _rules(options: argparse.Namespace) -> int:
     return OK
 
 
+def _known(options: argparse.Namespace) -> int:
+    from engram.collector import known
+    from engram.collector.output import dumps
+
+    found = known.find(
+        _home(options), options.text, error_type=options.type, message=options.message,
+        file=options.file, service=options.service, limit=options.limit,
+    )  # fmt: skip
+    if options.json:
+        print(dumps(known.told(found)))
+    else:
+        known.write(found, sys.stdout)
+    return NOT_FOUND if found.match == "none" else OK
+
+
 def _jobs(options: argparse.Namespace) -> int:
     from engram.collector import jobs
     from engram.collector.output import dumps
@@ -748,6 +825,21 @@ def _jobs(options: argparse.Namespace) -> int:
         for line in jobs.lines(told):
             print(line)
     return FAILED if any(one.get("error") for one in told) and options.action == "run" else OK
+
+
+def _report(options: argparse.Namespace) -> int:
+    from engram.collector.output import dumps
+    from engram.collector.report import facts, report, write_html
+    from engram.learning.report import markdown
+
+    told = report(_home(options), options.date, week=options.week)
+    if options.html:
+        print(f"engram: wrote {write_html(told, options.html, options.base_url)}", file=sys.stderr)
+    if options.json:
+        print(dumps(facts(told)))
+    elif not options.html:
+        print(markdown(told, options.base_url), end="")
+    return OK
 
 
 def _lab(options: argparse.Namespace) -> int:
@@ -818,6 +910,72 @@ def _audit(options: argparse.Namespace) -> int:
         if below:
             print(f"engram: coverage is {share:.1f} %, less than {least:g} %", file=sys.stderr)
     return FAILED if below else OK
+
+
+def _token(options: argparse.Namespace) -> int:
+    from engram.collector.access import Vault
+    from engram.collector.access.listing import token_lines
+    from engram.collector.access.scopes import scopes_of
+    from engram.collector.access.tokens import lifetime
+    from engram.collector.output import dumps
+
+    vault = Vault(_home(options))
+    if options.action == "create":
+        secret, made = vault.create(
+            scopes_of(options.scope or ""),
+            name=options.name,
+            expires_s=lifetime(options.expires) if options.expires else None,
+            service=options.service,
+        )
+        if options.json:
+            print(dumps({"token": secret, "id": made.id, "name": made.name}))
+        else:
+            print(secret)
+            print(f"engram: token {made.name}; it is not shown again", file=sys.stderr)
+        return OK
+    if options.action == "revoke":
+        if not options.which:
+            raise BadRequest("which token? engram token list shows them")
+        gone = vault.revoke(options.which)
+        print(dumps([one.name for one in gone]) if options.json else f"revoked {len(gone)}")
+        return OK
+    listed = vault.listed()
+    if options.json:
+        print(dumps(listed))
+    else:
+        print("\n".join(token_lines(listed)))
+    return OK
+
+
+def _audit_log(options: argparse.Namespace) -> int:
+    from collections import deque
+
+    from engram.collector.access.audit import entries, verify
+    from engram.collector.access.listing import audit_line
+    from engram.collector.output import dumps
+
+    home = _home(options)
+    if options.verify:
+        verdict = verify(home)
+        if options.json:
+            print(
+                dumps({"lines": verdict.lines, "problems": verdict.problems, "last": verdict.last})
+            )
+        else:
+            for problem in verdict.problems:
+                print(problem)
+            whole = "is broken" if verdict.problems else "is whole"
+            print(f"the chain of {verdict.lines} lines {whole}; the last hash is {verdict.last}")
+        return FAILED if verdict.problems else OK
+    found = (
+        one
+        for one in entries(home)
+        if (options.who is None or one.get("who") == options.who)
+        and (options.memory is None or options.memory in one.get("ids", ()))
+    )
+    for one in deque(found, options.last):
+        print(dumps(one) if options.json else audit_line(one))
+    return OK
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -905,9 +1063,13 @@ _COMMANDS: Final = {
     "rederive": _rederive,
     "rules": _rules,
     "jobs": _jobs,
+    "known": _known,
+    "report": _report,
     "lab": _lab,
     "config": _config_command,
     "audit": _audit,
+    "token": _token,
+    "audit-log": _audit_log,
     "doctor": _doctor,
     "version": _version,
 }

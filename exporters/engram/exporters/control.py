@@ -4,6 +4,7 @@
 |---|---|---|
 | `status` | nothing | `Engine.status()` |
 | `flush` | commits what is durable now | `{"committed": position}` |
+| `wait` | waits, at most `timeout_s`, until what is before `position` can be queried | as `flush` |
 | `compact` | a round of maintenance; merged files stay for `grace_s` | `{"compacted": true}` |
 | `sweep` | folds what got in twice past the recent sets | `{"removed": rows}` |
 | `rederive` | stores a slice of rebuilt memories, the file `slice` | `{"stale": ids}` |
@@ -11,8 +12,9 @@
 | `yield` | an engine of SDK exporters leaves the home to a collector | `{"yielding": true}` |
 
 A connection may ask again. `append` is answered when the request is durable; a problem that may
-pass has `retry_after_s` in its answer. Who may connect is decided by the home's mode (0700), the
-socket's own (0600), and the peer's user where the system tells it.
+pass has `retry_after_s` in its answer; what it says of its trust counts when it is `trusted`. Who
+may connect is decided by the home's mode (0700), the socket's own (0600), and the peer's user where
+the system tells it.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from engram.exporters.forks import leave_to_parent
 from engram.exporters.signals import Encoding, Signal
 from engram.exporters.slices import read_slice
 
-_COMMANDS: Final = ("status", "flush", "compact", "sweep", "append", "yield", "rederive")
+_COMMANDS: Final = ("status", "flush", "wait", "compact", "sweep", "append", "yield", "rederive")
 _LINE_BYTES: Final = 64 << 10
 _FLUSH_S: Final = 30.0
 _APPEND_S: Final = 30.0
@@ -48,6 +50,12 @@ def answer(engine: Engine, request: dict[str, Any]) -> dict[str, Any]:
             return engine.status()
         if command == "flush":
             position = engine.end
+            engine.wait_committed(position, float(request.get("timeout_s", _FLUSH_S)))
+            return {"committed": engine.committed, "position": position}
+        if command == "wait":
+            position = int(request.get("position", 0))
+            if position > engine.end:
+                raise ValueError(f"the log ends at {engine.end}, before {position}")
             engine.wait_committed(position, float(request.get("timeout_s", _FLUSH_S)))
             return {"committed": engine.committed, "position": position}
         if command == "compact":
@@ -64,9 +72,11 @@ def answer(engine: Engine, request: dict[str, Any]) -> dict[str, Any]:
     return {"error": f"unknown command {command!r}; known: {', '.join(_COMMANDS)}"}
 
 
-def _append(engine: Engine, signal: str, body: bytes) -> dict[str, Any]:
+def _append(engine: Engine, signal: str, body: bytes, *, trusted: bool) -> dict[str, Any]:
     try:
-        admitted = engine.admit(Signal(signal), body, Encoding.IDENTITY).result(_APPEND_S)
+        admitted = engine.admit(Signal(signal), body, Encoding.IDENTITY, trusted=trusted).result(
+            _APPEND_S
+        )
     except Overloaded as error:
         return {"error": str(error), "retry_after_s": error.retry_after_s}
     except (BadRequest, TooLarge, ValueError) as error:
@@ -146,7 +156,8 @@ class _Handler(socketserver.StreamRequestHandler):
             body = self.rfile.read(size)
             if len(body) < size:
                 return {"error": "the request is not complete", "close": True}
-            return _append(engine, str(request.get("signal")), body)
+            trusted = request.get("trusted") is True
+            return _append(engine, str(request.get("signal")), body, trusted=trusted)
         if request.get("command") == "yield" and self.server.give_up is not None:
             self.server.give_up()
             return {"yielding": True}

@@ -36,6 +36,7 @@ from engram.exporters.inflate import inflate
 from engram.exporters.lock import SHORT_S, HomeLock
 from engram.exporters.otlp.check import check
 from engram.exporters.signals import Admission, Encoding, Process, Signal
+from engram.exporters.trust import without_claims
 from engram.exporters.wal import Entry, Wal
 
 if TYPE_CHECKING:
@@ -214,8 +215,13 @@ class Engine:
 
     # ------------------------------------------------------------------ in
 
-    def admit(self, signal: Signal, body: bytes, encoding: Encoding) -> Future[Admission]:
-        """Check a request and put it on disk; see `engram.exporters.signals.Intake`."""
+    def admit(
+        self, signal: Signal, body: bytes, encoding: Encoding, *, trusted: bool = False
+    ) -> Future[Admission]:
+        """Check a request and put it on disk; see `engram.exporters.signals.Intake`.
+
+        Only of a `trusted` one what it says of its trust counts (`trust.py`).
+        """
         if self._failure is not None:
             raise Overloaded(f"the engine stopped: {self._failure}", 5.0)
         limit = self.settings.max_request_bytes
@@ -230,6 +236,9 @@ class Engine:
             answer.set_result(Admission(self._wal.end))
             return answer
         rejected, message = check(signal, raw)
+        if not trusted and (allowed := without_claims(signal, raw)) is not raw:
+            body = raw = allowed
+            encoding = Encoding.IDENTITY
         if 0 < self.settings.limit_memory_bytes < self._resident:
             self.counters.refused += 1
             raise Overloaded("the collector is at its memory limit", 1.0)

@@ -10,7 +10,8 @@ So any order of arrival, any split into batches and any re-send give the same ro
 | `end_time_unix_nano`           | largest                                                   |
 | `importance`                   | largest                                                   |
 | `tags`, `sources`              | sorted union                                              |
-| `PRIORITISED`                  | highest (rank, value); the rank moves along               |
+| `trust`                        | the least trusted                                         |
+| other `PRIORITISED`            | highest (rank, value); the rank moves along               |
 | `attributes`                   | union of keys; on conflict the larger JSON text           |
 | `id`, `type`, any other column | largest (they are equal within a memory)                  |
 """
@@ -26,6 +27,7 @@ from typing import Any, Final
 import polars as pl
 
 from engram.exporters.memories import MEMORY_SCHEMA
+from engram.exporters.trust import least
 
 PRIORITISED: Final = (
     "title", "content", "service_name", "user_id", "session_id", "conversation_id", "subject",
@@ -135,6 +137,8 @@ def merge(rows: list[dict[str, Any]]) -> dict[str, Any]:
             if value is not None and (best is None or (rank[i], value) > best):
                 best = (rank[i], value)
         merged[name] = best[1] if best else None
+        if name == "trust" and best:
+            merged[name] = least([row["trust"] for row in rows if row.get("trust") is not None])
         digits.append(best[0] if best else "0")
     merged["ranks"] = "".join(digits)
     members: dict[str, str] = {}

@@ -100,10 +100,16 @@ class Judgement:
     rate_low: float
     """Lower bound of it, 97.5 %."""
     design_effect: float
+    splits: int = 1
 
 
-def judge(before: Exposure, after: Exposure) -> Judgement:
-    """Whether an error is resolved since a change."""
+def judge(before: Exposure, after: Exposure, *, splits: int = 1) -> Judgement:
+    """Whether an error is resolved since a change.
+
+    `splits`: between how many moments the change was chosen by looking at the failures; the
+    e-value has to be so much larger (Bonferroni).
+    """
+    enough = ENOUGH * max(1, splits)
     effect = before.design_effect
     rate = before.k / before.n if before.n else 0.0
     low = wilson_low(before.k / effect, before.n / effect)
@@ -113,7 +119,7 @@ def judge(before: Exposure, after: Exposure) -> Judgement:
         return e_value(failures / effect, runs / effect, null)
 
     found = evidence(after.k, after.n)
-    needed = None if null <= 0 else _needed(lambda more: evidence(after.k, after.n + more))
+    needed = None if null <= 0 else _needed(lambda more: evidence(after.k, after.n + more), enough)
     verdict: Verdict
     if null <= 0 or before.k < 2:
         verdict = "unknown"
@@ -122,8 +128,8 @@ def judge(before: Exposure, after: Exposure) -> Judgement:
     elif after.k:
         verdict = "failing"
     else:
-        verdict = "resolved" if found >= ENOUGH else "clean"
-    return Judgement(verdict, found, after.n, after.k, needed, rate, low, effect)
+        verdict = "resolved" if found >= enough else "clean"
+    return Judgement(verdict, found, after.n, after.k, needed, rate, low, effect, max(1, splits))
 
 
 def e_value(k: float, n: float, null: float) -> float:
@@ -150,19 +156,19 @@ def wilson_low(k: float, n: float, z: float = _Z) -> float:
     return max(0.0, (centre - spread) / (1 + z * z / n))
 
 
-def _needed(evidence: Callable[[int], float]) -> int | None:
+def _needed(evidence: Callable[[int], float], enough: float) -> int | None:
     """The fewest further clean runs with which there is enough."""
-    if evidence(0) >= ENOUGH:
+    if evidence(0) >= enough:
         return 0
     high = 1
-    while evidence(high) < ENOUGH:
+    while evidence(high) < enough:
         high *= 2
         if high > _MOST_RUNS:
             return None
     low = high // 2
     while low + 1 < high:
         middle = (low + high) // 2
-        if evidence(middle) >= ENOUGH:
+        if evidence(middle) >= enough:
             high = middle
         else:
             low = middle

@@ -159,6 +159,26 @@ def rootcause(lines: Iterable[str]) -> Iterable[str]:
         )
 
 
+def recall(lines: Iterable[str]) -> Iterable[str]:
+    """`{op: index, docs: [{id, text, scope, ts}]}` -> `{ok}`; then questions about them.
+
+    `{op: search, text, k, scope}` -> `{ids, scores}`, best first.
+    """
+    from engram.learning.recall.trial import Trial
+
+    with Trial() as trial:
+        for said in _objects(lines):
+            if said.get("op") == "index":
+                trial.index(said["docs"])
+                yield json.dumps({"ok": True})
+            elif said.get("op") == "search":
+                k = int(said.get("k") or 10)
+                ids, scores = trial.search(str(said["text"]), k, said.get("scope"))
+                yield json.dumps({"ids": ids, "scores": scores})
+            else:
+                raise BadRequest(f"op must be index or search, not {said.get('op')!r}")
+
+
 def _trace(said: dict[str, Any]) -> Trace:
     from engram.learning.similar import Trace
 
@@ -186,6 +206,7 @@ METHODS: Final[dict[str, Callable[[Iterable[str]], Iterable[str]]]] = {
     "changepoints": changepoints,
     "forecast": forecast,
     "patterns": patterns,
+    "recall": recall,
     "rootcause": rootcause,
     "similar": similar,
 }

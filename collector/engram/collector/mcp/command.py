@@ -11,6 +11,7 @@ from engram.exporters.home import Home
 
 def run(home: Home, *, read_only: bool = False, skill: bool = False) -> int:
     """Serve until the input ends, or print SKILL.md."""
+    from engram.collector.access import AuditLog
     from engram.collector.mcp.http import noted
     from engram.collector.mcp.server import build
     from engram.collector.mcp.tools import Tools
@@ -18,9 +19,9 @@ def run(home: Home, *, read_only: bool = False, skill: bool = False) -> int:
     from engram.learning.recall import Recall
 
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)  # the output is the protocol's
-    recall, sandbox = Recall(home), Sandbox(home)
+    recall, sandbox, log = Recall(home), Sandbox(home), AuditLog(home)
     tools = Tools(home, recall=recall, sandbox=sandbox)
-    server = build(tools, read_only=read_only, noted=noted(home))
+    server = build(tools, read_only=read_only, noted=noted(log))
     try:
         if skill:
             from engram.collector.mcp.skill import skill as made
@@ -32,4 +33,5 @@ def run(home: Home, *, read_only: bool = False, skill: bool = False) -> int:
         tools.close()
         sandbox.close()
         recall.close()
+        log.close()
     return 0

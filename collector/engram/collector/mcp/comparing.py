@@ -172,8 +172,9 @@ def _counted(
     """How often each attribute=value is in both sets; long values and rare ones are left out."""
     parts = " UNION ALL ".join(
         f"SELECT {at} AS which, key, left(value, 120) AS text FROM ("
-        f"SELECT e.key, e.value FROM temp.set_{at} AS s, json_each(s.attributes) AS e "
-        "UNION ALL SELECT 'resource.' || e.key, e.value FROM "
+        "SELECT e.key, CAST(e.value AS VARCHAR) AS value FROM "
+        f"temp.set_{at} AS s, json_each(s.attributes) AS e "
+        "UNION ALL SELECT 'resource.' || e.key, CAST(e.value AS VARCHAR) FROM "
         f"temp.set_{at} AS s, json_each(s.resource) AS e "
         f"UNION ALL SELECT 'name', name FROM temp.set_{at} "
         f"UNION ALL SELECT 'service', service_name FROM temp.set_{at} "

@@ -2,154 +2,177 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Final
+import json
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 from engram.collector.mcp.reader import Reader
 from engram.collector.mcp.text import value
 from engram.exporters.errors import NotFound
 from engram.learning.recall import Item, Recall, Scope
 from engram.learning.recall.fence import lines as item_lines
-from engram.learning.recall.ranking import tried_and_worked, wilson
+from engram.learning.recall.known import KnownPattern, Solution
+from engram.learning.recall.ranking import wilson
 from engram.learning.recall.revisions import UNTRUSTED
-from engram.learning.recall.suspects import SOLUTIONS, believed, suspicious
+from engram.learning.recall.suspects import believed, suspicious
 
-_LEAST: Final = 0.35
-"""Of a score: below it the words only happen to be alike."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A pattern of failures."""
-
-    fingerprint: str
-    title: str
-    count: int
-    first: datetime
-    last: datetime
-    services: Sequence[str]
-    last_id: str
-    trace: str | None
-
-
-def seen(reader: Reader, fingerprints: Sequence[str], service: str | None) -> list[Seen]:
-    """These patterns, with how often and since when, in their order."""
-    rows = reader.ask(
-        "SELECT fingerprint, arg_max(title, time_unix_nano), count(*), min(time_unix_nano), "
-        "max(time_unix_nano), list_sort(list(DISTINCT service_name)), "
-        "arg_max(id, time_unix_nano), arg_max(trace_id, time_unix_nano) "
-        "FROM lake.memories WHERE type = 'system_error' AND list_contains(?, fingerprint) "
-        "AND (? IS NULL OR service_name = ?) GROUP BY fingerprint",
-        [list(fingerprints), service, service],
-    )
-    found = {
-        row[0]: Seen(row[0], row[1] or "", row[2], _at(row[3]), _at(row[4]),
-                     [one for one in row[5] or () if one], row[6], row[7])
-        for row in rows
-    }  # fmt: skip
-    return [found[one] for one in fingerprints if one in found]
-
-
-def by_file(reader: Reader, file: str, service: str | None, limit: int) -> list[str]:
-    """Fingerprints of failures with a file in their stack, the newest first."""
-    rows = reader.ask(
-        "SELECT fingerprint FROM lake.memories WHERE type = 'system_error' "
-        "AND contains(attributes, ?) AND fingerprint IS NOT NULL "
-        "AND (? IS NULL OR service_name = ?) "
-        "GROUP BY fingerprint ORDER BY max(time_unix_nano) DESC, fingerprint LIMIT ?",
-        [file.replace("\\", "/").removeprefix("./"), service, service, limit],
-    )
-    return [row[0] for row in rows]
+Record = tuple[int, int]
+"""How often it was tried, and how often it worked."""
 
 
 def known_error(
-    recall: Recall, reader: Reader, text: str | None, file: str | None, scope: Scope, limit: int = 5
+    recall: Recall, reader: Reader, error: str | None, file: str | None, scope: Scope
 ) -> list[str]:
     """The lines about an error, cleaned."""
-    found: dict[str, float | None] = {}
-    solutions: list[Item] = []
-    told: dict[str, tuple[float, float]] = {}
-    if file:
-        found.update(dict.fromkeys(by_file(reader, file, scope.service, limit)))
-    if text:
-        try:
-            for one in recall.search(text, scope=scope, types=["system_error"], limit=20).items:
-                if one.fingerprint and (one.score or 0) >= _LEAST:
-                    found.setdefault(one.fingerprint, one.score)
-            solutions = [
-                one
-                for one in recall.search(text, scope=scope, types=SOLUTIONS, limit=20).items
-                if (one.score or 0) >= _LEAST and one.memory_type != "error_resolution"
-            ]
-            told = solved(reader, solutions)
-            solutions = [one for one in solutions if offered(one, told.get(one.id))]
-        except NotFound:
-            return ["Not seen: nothing is indexed yet."]
-    patterns = seen(reader, list(found)[:limit], scope.service)
-    if not patterns and not solutions:
-        return ["Not seen: no error like this is remembered, and no solution for it."]
-    lines = []
-    for number, pattern in enumerate(patterns, 1):
-        score = found[pattern.fingerprint]
-        like = "" if score is None else f", similarity {score:.2f}"
-        services = ", ".join(map(value, pattern.services)) or "?"
-        lines += [
-            f"{number}. {value(pattern.title, 200)}",
-            f"   seen {pattern.count:,} times from {pattern.first:%Y-%m-%d %H:%M} to "
-            f"{pattern.last:%Y-%m-%d %H:%M} UTC in {services}{like}",
-            f"   fingerprint={pattern.fingerprint}, last id={pattern.last_id}"
-            + (f", trace={pattern.trace}" if pattern.trace else ""),
-        ]
-    if not patterns:
-        lines.append("Not seen as an error itself; what follows was recorded for one like it.")
-    if not solutions:
-        return [*lines, "No solution is recorded. When you solve it: remember(type=error_solution)"]
-    lines += ["", "## Solutions"]
-    for solution in solutions[:limit]:
-        tried, worked = told.get(solution.id) or tried_and_worked(
-            solution.meta_data, solution.outcome
-        )
-        lines += item_lines(solution, most=600)
-        lines.append(f"  {_record(tried, worked)}")
+    found = recall.known_error(error, file=file, service=scope.service)
+    lines = [_MATCH[found.match]]
+    solutions: dict[str, Solution | None] = {}
+    for pattern in found.patterns:
+        lines += _pattern(reader, pattern)
+        solutions.update({one.id: one for one in pattern.solutions})
+    if error:
+        # What was written down names no pattern as a rule: found by its words.
+        for item in _searched(recall, error, scope):
+            solutions.setdefault(item.id, None)
+    told = _solutions(recall, reader, solutions, scope)
+    if told:
+        lines += ["", "## Solutions", *told]
+    elif found.patterns:
+        lines.append("No solution is recorded. When you solve it: remember(type=error_solution)")
+    if found.similar:
+        lines += ["", "## Similar errors (not the same; their solutions may not help)"]
+        for pattern in found.similar[:3]:
+            lines += _pattern(reader, pattern)
     return lines
 
 
-def offered(one: Item, record: tuple[float, float] | None) -> bool:
+_MATCH: Final = {
+    "exact": "Seen before:", "file": "Seen in this file:",
+    "similar": "Not seen. Only errors like it are known.",
+    "none": "Not seen: no error like this is remembered.",
+}  # fmt: skip
+
+
+def error(recall: Recall, reader: Reader, fingerprint: str, scope: Scope) -> list[str]:
+    """The lines about the failures of one fingerprint.
+
+    Raises:
+        NotFound: there is none.
+    """
+    rows = reader.ask(
+        "SELECT arg_max(attributes, time_unix_nano), arg_max(title, time_unix_nano) "
+        "FROM lake.memories WHERE type IN ('system_error', 'ui_error') AND fingerprint = ? "
+        "AND (? IS NULL OR service_name = ?)",
+        [fingerprint, scope.service, scope.service],
+    )
+    if not rows or rows[0][1] is None:
+        raise NotFound(f"there is no error with the fingerprint {fingerprint}")
+    fields = json.loads(rows[0][0] or "{}")
+    text = fields.get("stacktrace") or ": ".join(
+        str(one) for one in (fields.get("type"), fields.get("message")) if one
+    )
+    return known_error(recall, reader, str(text or rows[0][1]), None, scope)
+
+
+def _pattern(reader: Reader, one: KnownPattern) -> list[str]:
+    rows = reader.ask(
+        "SELECT fingerprint, trace_id FROM lake.memories WHERE id = ? LIMIT 1", [one.memory_id]
+    )
+    fingerprint, trace = rows[0] if rows else (None, None)
+    state = "" if one.state is None else f", state: {value(one.state, 40)}"
+    return [
+        f"- {value(one.pattern, 120)}: {value(one.title, 200)}",
+        f"  seen {one.count:,} times from {one.first_seen:%Y-%m-%d %H:%M} to "
+        f"{one.last_seen:%Y-%m-%d %H:%M} UTC in {value(one.service or '?', 60)}, "
+        f"{one.users:,} users{state}; {value(one.because, 100)}",
+        f"  last id={one.memory_id}"
+        + (f", fingerprint={fingerprint}" if fingerprint else "")
+        + (f", trace={trace}" if trace else ""),
+    ]
+
+
+def _searched(recall: Recall, error: str, scope: Scope) -> list[Item]:
+    """Solutions that somebody wrote down, with most of the error's words."""
+    try:
+        found = recall.search(
+            error[:4_000], scope=scope, types=["error_solution"], limit=20, explain=True
+        )
+    except NotFound:
+        return []
+    from engram.exporters.words import terms
+
+    wanted = {term for term in terms(error[:4_000]).parts if not term.isdigit()} - _COMMON
+    kept = []
+    for one in found.items:
+        said = set(one.why.get("matched", ())) - _COMMON
+        if wanted and len(said) >= min(6, max(2, len(wanted) / 2)):
+            kept.append(one)
+    return kept
+
+
+_COMMON: Final = frozenset(
+    {"error", "exception", "file", "line", "py", "js", "in", "most", "recent", "call", "last",
+     "traceback", "module", "self", "return", "the", "of", "not", "valueerror", "typeerror"}
+)  # fmt: skip
+"""Words of every stack: that they match says nothing."""
+
+
+def _solutions(
+    recall: Recall, reader: Reader, found: dict[str, Solution | None], scope: Scope
+) -> list[str]:
+    """The solutions that may be told, best first."""
+    items = recall.many(list(found)[:40])
+    records = tried(reader, items)
+    ranked = []
+    for id_, item in items.items():
+        if scope.service not in (None, item.service):
+            continue
+        observed, (n, worked) = found[id_], records.get(id_, (0, 0))
+        if observed is not None:
+            n, worked = n + observed.tried, worked + observed.worked
+        if not offered(item, observed, n, worked):
+            continue
+        low = wilson(worked, n)[1] if n else 0.0
+        ranked.append((-low, -worked, id_, item, n, worked, observed))
+    lines: list[str] = []
+    for *_, item, n, worked, observed in sorted(ranked, key=lambda one: one[:3])[:5]:
+        lines += item_lines(item, most=600)
+        tier = "" if observed is None else f", tier {observed.tier}"
+        lines.append(f"  {_record(n, worked)}{tier}")
+    return lines
+
+
+def offered(item: Item, observed: Solution | None, n: int, worked: int) -> bool:
     """Whether it may be told as a solution: believed, or an agent's that has worked since."""
-    tried, worked = record or (0.0, 0.0)
-    if tried and not worked:
+    if (n and not worked) or suspicious(item) or item.superseded_by is not None:
         return False
-    if believed(one):
+    if observed is not None and observed.tier != "recorded":
+        return observed.tier != "refuted"
+    if believed(item):
         return True
-    return (
-        worked > 0 and one.source == "mark" and one.superseded_by is None and not suspicious(one)
-        and (one.trust or "unknown") not in UNTRUSTED
-    )  # fmt: skip
+    return worked > 0 and item.source == "mark" and (item.trust or "unknown") not in UNTRUSTED
 
 
-def solved(reader: Reader, solutions: Sequence[Item]) -> dict[str, tuple[float, float]]:
+def tried(reader: Reader, solutions: Iterable[str]) -> dict[str, Record]:
     """How often each was tried and worked, by the resolutions that name it."""
+    ids: Sequence[str] = list(solutions)
+    if not ids:
+        return {}
     rows = reader.ask(
         "SELECT attributes ->> 'solution', count(*), count(*) FILTER (outcome = 'ok') "
         "FROM lake.memories WHERE type = 'error_resolution' AND outcome IN ('ok', 'error') "
         "AND coalesce(trust, 'unknown') NOT IN ('browser', 'unknown') "
         "AND list_contains(?, attributes ->> 'solution') GROUP BY ALL",
-        [[one.id for one in solutions]],
+        [ids],
     )
-    return {row[0]: (float(row[1]), float(row[2])) for row in rows}
+    return {row[0]: (int(row[1]), int(row[2])) for row in rows}
 
 
-def _record(tried: float, worked: float) -> str:
-    if not tried:
+def _record(n: int, worked: int) -> str:
+    if not n:
         return "never tried, as far as is known; record_outcome tells how it went"
-    _, low, high = wilson(worked, tried)
-    return f"worked {worked:.0f} of {tried:.0f} times (95 %: {low:.0%} to {high:.0%})"
+    _, low, high = wilson(worked, n)
+    return f"worked {worked} of {n} times (95 %: {low:.0%} to {high:.0%})"
 
 
-def _at(ns: Any) -> datetime:
-    return datetime.fromtimestamp((ns or 0) / 1e9, UTC)
-
-
-__all__ = ["Seen", "by_file", "known_error", "seen", "solved"]
+__all__ = ["error", "known_error", "offered", "tried"]

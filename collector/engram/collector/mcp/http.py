@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 
 from engram.exporters.home import Home
 
 if TYPE_CHECKING:
-    from engram.collector.mcp.caller import Caller
+    from engram.collector.access import AuditLog, Principal
     from engram.collector.sandbox import Sandbox
     from engram.learning.recall import Recall
 
@@ -27,41 +28,38 @@ Send = Callable[[Any], Awaitable[None]]
 class McpApp:
     """The ASGI application behind `/mcp`. Constructing imports nothing.
 
-    Who asks is known before: the caller of this application has looked at Host, Origin and token.
-    The SDK looks at Host and Origin again where it is for this machine only.
+    Who asks is known: whoever mounts this has looked at Host, Origin and token (`access.Guard`).
     """
 
     def __init__(
         self,
         home: Home,
+        log: AuditLog,
         *,
         recall: Recall | None = None,
         sandbox: Sandbox | None = None,
         read_only: bool = False,
-        exposed: bool = False,
     ) -> None:
         self._home = home
+        self._log = log
         self._recall = recall
         self._sandbox = sandbox
         self._owned: list[Recall | Sandbox] = []
         self._read_only = read_only
-        self._exposed = exposed
         self._lock = asyncio.Lock()
         self._manager: Any = None
         self._stop: asyncio.Event | None = None
         self._runner: asyncio.Task[None] | None = None
         self._tools: Any = None
 
-    async def __call__(
-        self, scope: Scope, receive: Receive, send: Send, caller: Caller | None = None
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, caller: Principal) -> None:
         """Answer one request."""
-        from engram.collector.mcp.caller import CALLER, LOCAL
+        from engram.collector.mcp.caller import CALLER
 
         async with self._lock:
             if self._manager is None:
                 await self._start()
-        token = CALLER.set(caller or LOCAL)
+        token = CALLER.set(caller)
         try:
             await self._manager.handle_request(scope, receive, send)
         finally:
@@ -85,7 +83,6 @@ class McpApp:
 
     def _built(self) -> Any:
         from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-        from mcp.server.transport_security import TransportSecuritySettings
 
         from engram.collector.mcp.server import build
         from engram.collector.mcp.tools import Tools
@@ -99,19 +96,11 @@ class McpApp:
             self._sandbox = Sandbox(self._home)
             self._owned.append(self._sandbox)
         self._tools = Tools(self._home, recall=self._recall, sandbox=self._sandbox)
-        server = build(self._tools, read_only=self._read_only, noted=noted(self._home))
-        security = TransportSecuritySettings(
-            enable_dns_rebinding_protection=not self._exposed,
-            allowed_hosts=[f"{host}{port}" for host in _HOSTS for port in ("", ":*")],
-            allowed_origins=[
-                f"{scheme}://{host}:*" for scheme in ("http", "https") for host in _HOSTS
-            ],
-        )
+        server = build(self._tools, read_only=self._read_only, noted=noted(self._log))
         return StreamableHTTPSessionManager(
             app=server._lowlevel_server,
             json_response=True,
             stateless=True,
-            security_settings=security,
             max_request_body_size=1 << 20,
         )
 
@@ -132,25 +121,19 @@ class McpApp:
             one.close()
 
 
-_HOSTS: Final = ("127.0.0.1", "localhost", "[::1]")
-
-
-def noted(home: Home) -> Callable[[str, dict[str, Any], str], None]:
+def noted(log: AuditLog) -> Callable[[str, dict[str, Any], str], None]:
     """What writes the audit log: who asked what, and which memories went out."""
-    import importlib
-    import re
-
     from engram.collector.mcp.caller import CALLER
 
-    ids = re.compile(r"\bid=([0-9a-f]{24})\b")
-
     def note(name: str, arguments: dict[str, Any], text: str) -> None:
-        try:
-            audit = importlib.import_module("engram.collector.access").audit
-        except ModuleNotFoundError:
-            return
-        given = list(dict.fromkeys(ids.findall(text)))
-        asked = {key: str(of)[:200] for key, of in arguments.items() if key in ("scope", "id")}
-        audit(home, CALLER.get().name, name, via="mcp", scope=asked, ids=given)
+        asked = {key: of for key, of in arguments.items() if key in _NOTED and of}
+        log.note(
+            CALLER.get().name, name, via="mcp", scope=asked, ids=dict.fromkeys(_ID.findall(text))
+        )
 
     return note
+
+
+_ID: Final = re.compile(r"\bid=([0-9a-f]{24})\b")
+_NOTED: Final = ("scope", "id", "target_id", "sql")
+"""Arguments that say whose memories were asked for."""

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
+from engram.collector.access import Principal
 from engram.collector.find import moment
-from engram.collector.mcp import comparing, errors, traces, writing
-from engram.collector.mcp.caller import CALLER
+from engram.collector.mcp import comparing, errors, traces
+from engram.collector.mcp.caller import CALLER, whole, within, writer
 from engram.collector.mcp.links import base_url, target
 from engram.collector.mcp.reader import Reader
 from engram.collector.mcp.text import MOST_TOKENS, fitting, pairs, recalled, table, value
+from engram.collector.rest.writing import ENRICHMENT, REVISION, Event, Writer, own_source
 from engram.collector.sandbox import Sandbox
 from engram.exporters.errors import BadRequest, NotFound
 from engram.exporters.home import Home
+from engram.instrumentation.api.marks import source_key
 from engram.learning.recall import Item, Recall, Scope
 from engram.learning.recall.fence import lines as item_lines
 
@@ -43,6 +47,7 @@ class Tools:
         self.recalling = recall
         self.sandbox = sandbox
         self.reader = Reader(home)
+        self._writer = Writer(home)
 
     def close(self) -> None:
         """Let go of the lake. Safe twice."""
@@ -162,7 +167,7 @@ class Tools:
 
         Tells which attribute=value is more or less common in the target.
         """
-        CALLER.get().whole("compare")
+        whole("compare")
         return recalled(comparing.compare(self.reader, baseline, target, group_by or None), 3000)
 
     def query_sql(
@@ -177,7 +182,7 @@ class Tools:
         max_rows: int = 50,
     ) -> str:
         """Count, group, join all telemetry by SQL. Read-only, at most 10 s."""  # fmt: skip
-        CALLER.get().whole("query_sql")
+        whole("query_sql")
         found = self.sandbox.run(sql, max_rows=max_rows)
         if not found.rows:
             return f"No rows. Columns: {', '.join(found.columns)}"
@@ -234,20 +239,21 @@ class Tools:
         tags: list[str] | None = None,
     ) -> str:
         """Remember a finding, a fix or a decision for later agents. Twice the same is once."""
-        self._may_write()
+        caller, whose = writer(), self._scope(scope)
         if not text.strip():
             raise BadRequest("there is nothing to remember")
-        if not type.replace("_", "").isalnum() or type == "memory_revision":
+        if not type.replace("_", "").isalnum() or type in (REVISION, ENRICHMENT):
             raise BadRequest(f"{type!r} is no type of memory; letters, digits and _ name one")
-        caller, whose = CALLER.get(), self._scope(scope)
-        title = text.strip().splitlines()[0][:200]
-        id_ = writing.append(
-            self.home, type, title, trust=caller.trust, agent=caller.name, service=whose.service,
-            key=writing.key_of("mcp", type, whose.given, text), content=text, tags=tags or (),
-            who={"user.id": whose.user_id, "session.id": whose.session_id},
-            payload={"links": links} if links else None,
+        # Of the fact and its scope, so that writing twice is harmless.
+        key = json.dumps(["mcp", type, whose.given, text.strip()], ensure_ascii=False)
+        return self._write(
+            Event(
+                type, text.strip().splitlines()[0][:200], content=text.strip(), tags=tags or (),
+                source=own_source(key, caller), service=whose.service, user_id=whose.user_id,
+                session_id=whose.session_id, payload={"links": links} if links else None,
+            ),
+            caller, f"remembered as {type}",
         )  # fmt: skip
-        return f"remembered as {type}, id={id_}, url={self._url(id_)}"
 
     def record_outcome(
         self,
@@ -257,28 +263,36 @@ class Tools:
         notes: str = "",
     ) -> str:
         """Say how a solution or decision turned out. Success rates are made of this."""
-        self._may_write()
-        caller = CALLER.get()
+        caller = writer()
         of = self._seen(target_id)
         said = {
             "outcome": outcome or ("success" if success else "failure"),
-            "outcome_success": success, "notes": notes or None,
+            "outcome_success": success, "outcome_notes": notes or None,
             "outcome_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "outcome_by": caller.name,
         }  # fmt: skip
+        told = f"recorded for {of.id} ({of.memory_type})"
         if of.memory_type in ("error_solution", "optimization"):
             # Each time it is tried is a memory of its own, and the rate counts them.
-            id_ = writing.append(
-                self.home, "error_resolution", f"{'Worked' if success else 'Failed'}: {of.title}",
-                trust=caller.trust, agent=caller.name, service=of.service, success=success,
-                key=writing.key_of("mcp", of.id, caller.name, said), content=outcome or notes,
-                payload={"solution": of.id, "success": success, **said},
+            event = Event(
+                "error_resolution", f"{'Worked' if success else 'Failed'}: {of.title}",
+                content=outcome or notes or None, source=source_key(), outcome=success,
+                service=of.service, payload={
+                    "solution": of.id, "fix": of.title, "success": success,
+                    "result": "fixed" if success else "failed", **said,
+                },
             )  # fmt: skip
-            return f"recorded for {of.id} ({of.memory_type}), id={id_}, url={self._url(id_)}"
-        writing.append(
-            self.home, of.memory_type, f"Outcome: {said['outcome']}", trust=caller.trust,
-            agent=caller.name, service=of.service, amends=of.id, success=success, payload=said,
-        )  # fmt: skip
-        return f"recorded for {of.id} ({of.memory_type}), url={self._url(of.id)}"
+        else:
+            event = Event(
+                of.memory_type, f"Outcome: {said['outcome']}", amends=of.id, outcome=success,
+                service=of.service, payload=said,
+            )  # fmt: skip
+        return self._write(event, caller, told)
+
+    def _write(self, event: Event, caller: Principal, told: str) -> str:
+        written = self._writer.write(event, caller, wait=True)
+        late = "" if written.committed else ", stored, and to be found within seconds"
+        return f"{told}, id={written.id}, url={self._url(written.id)}{late}"
 
     # -- one thing, also as resources --------------------------------------------------------------
 
@@ -309,18 +323,12 @@ class Tools:
 
     def trace(self, trace_id: str, *, full: bool = False) -> str:
         """One trace: numbers, then the skeleton."""
-        CALLER.get().whole("a trace")
+        whole("a trace")
         return recalled(traces.trace(self.reader, trace_id.lower(), full=full), 5_000)
 
     def error(self, fingerprint: str) -> str:
         """One pattern of failures, with its solutions."""
-        whose = self._scope("")
-        found = errors.seen(self.reader, [fingerprint], whose.service)
-        if not found:
-            raise NotFound(f"there is no error with the fingerprint {fingerprint}")
-        return recalled(
-            errors.known_error(self.recalling, self.reader, found[0].title, None, whose)
-        )
+        return recalled(errors.error(self.recalling, self.reader, fingerprint, self._scope("")))
 
     def report(self, date: str) -> str:
         """What was learned on a day (UTC)."""
@@ -349,11 +357,7 @@ class Tools:
             if name not in _SCOPE or sign != "=":
                 raise BadRequest(f"a scope has service=, user= and session=, not {name}{sign}")
             given[_SCOPE[name]] = told
-        return CALLER.get().within(Scope(**given))
-
-    def _may_write(self) -> None:
-        if not CALLER.get().may_write:
-            raise BadRequest("this token may only read; writing needs the scope write")
+        return within(Scope(**given))
 
     def _seen(self, id_: str) -> Item:
         """A memory that the caller may see, by its id or the first digits of it."""

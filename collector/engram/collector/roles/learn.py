@@ -10,12 +10,12 @@ from engram.collector.roles.process import Supervised, set_up_log, stop_event
 from engram.exporters.home import Home
 from engram.learning.enrich import Enricher
 from engram.learning.indexer import Indexer
-from engram.learning.jobs import JOBS, Runner
+from engram.learning.jobs import process
 from engram.learning.reindex import Requests, only_writer
 
 _LOG = logging.getLogger("engram.learn")
 
-_LEAVE_S = 2.0
+_LEAVE_S = 4.0
 
 
 def run(home: Home, supervised: Supervised, log_level: str = "info") -> int:
@@ -43,7 +43,7 @@ def run(home: Home, supervised: Supervised, log_level: str = "info") -> int:
 
 def _jobs(home: Home, stop: threading.Event) -> None:
     try:
-        Runner(home, JOBS).loop(stop)
+        process.loop(home, stop)
     except Exception:  # the index goes on without
         _LOG.exception("jobs stopped; they begin again when learn is started again")
         raise

@@ -21,6 +21,8 @@ from engram.exporters.memories import MEMORY_SCHEMA, memory_ids
 from engram.exporters.merge import PRIORITISED, canonical_object
 from engram.exporters.recalled import NAME as RECALLED
 from engram.exporters.recalled import without, without_json
+from engram.exporters.trust import ATTRIBUTE as TRUST
+from engram.exporters.trust import GIVEN
 
 from .load import (
     NUMERIC_COLUMNS,
@@ -82,6 +84,7 @@ _WORKING: Final[dict[str, pl.DataType]] = {
 }
 """What a rule puts out, before `finish` makes memories of it."""
 _BROWSER = Named("from_browser")
+_TRUST = Ref(f"res:{TRUST}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -493,6 +496,10 @@ class Compiler:
         source, rank = self._source(rule)
         browser = self.condition(_BROWSER)
         trust = pl.lit("app")
+        told = self._ref(_TRUST.name)
+        if told is not None:
+            given = told.is_in([*GIVEN, "unknown"])
+            trust = pl.when(given).then(told).otherwise(trust)
         if not isinstance(browser, bool):
             trust = pl.when(browser).then(pl.lit("browser")).otherwise(trust)
         time, end = self._times(rule)
@@ -637,7 +644,7 @@ _NOTHING = pl.lit("")
 def _nodes(rule: Rule) -> list[Value | Condition]:
     """Everything that the plan of a rule is made of, its condition aside."""
     takes = READERS[rule.read].takes if rule.read else ()
-    return [*parts_of(rule), *_COMMON_TAGS, _BROWSER, Ref("event"), *map(Ref, takes)]
+    return [*parts_of(rule), *_COMMON_TAGS, _BROWSER, _TRUST, Ref("event"), *map(Ref, takes)]
 
 
 def _names(rules: RuleSet, nodes: list[Value | Condition]) -> set[str]:

@@ -7,12 +7,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from engram.learning.jobs import errors
+from engram.learning.jobs import agents, decisions, errors, journeys, report, solutions
 from engram.learning.jobs.insight import Insight
 from engram.learning.jobs.runner import Job, Run, Runner
 from engram.learning.jobs.window import Window
 
-JOBS: Final[tuple[Job, ...]] = (errors.JOB,)
-"""In the order in which they run."""
+JOBS: Final[tuple[Job, ...]] = (
+    errors.JOB,
+    solutions.JOB,
+    decisions.JOB,
+    journeys.JOB,
+    agents.JOB,
+    report.JOB,
+)
+"""In the order in which they run: the report is made of what the others said."""
 
 __all__ = ["JOBS", "Insight", "Job", "Run", "Runner", "Window"]

@@ -50,7 +50,7 @@ REGULAR_DAYS: Final = 2
 _LATE: Final = DAY
 """What arrives this late is still looked at; what is said again is stored once."""
 
-_PATTERN: Final = (
+PATTERN: Final = (
     "coalesce(json_extract_string(attributes, '$.type') || ' in ' || "
     "json_extract_string(attributes, '$.frame'), fingerprint)"
 )
@@ -92,7 +92,7 @@ class Errors:
         window = Window(max(0, window.since - _LATE), window.until)
         from_ = max(0, window.since - _HISTORY)
         rows = read(
-            f"SELECT id, coalesce(service_name, '') AS service, {_PATTERN} AS pattern, "
+            f"SELECT id, coalesce(service_name, '') AS service, {PATTERN} AS pattern, "
             "time_unix_nano, title, json_extract_string(attributes, '$.type') AS type "
             "FROM lake.memories WHERE type IN ('system_error', 'ui_error') "
             "AND fingerprint IS NOT NULL "
@@ -100,7 +100,7 @@ class Errors:
             [from_, window.until],
         )
         ages = read(
-            f"SELECT coalesce(service_name, '') AS service, {_PATTERN} AS pattern, "
+            f"SELECT coalesce(service_name, '') AS service, {PATTERN} AS pattern, "
             "min(time_unix_nano) AS first FROM lake.memories "
             "WHERE type IN ('system_error', 'ui_error') "
             "AND fingerprint IS NOT NULL AND time_unix_nano < ? GROUP BY ALL",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Final
 
-from engram.exporters import own
+from engram.exporters import own, trust
 
 EVIDENCE: Final = "evidence"
 """Field of an insight: ids of memories it was made from, some of them when they are many."""
@@ -38,6 +38,8 @@ class Insight:
     """The type of memory that it becomes."""
     service: str | None = None
     importance: float = 0.7
+    subject: str | None = None
+    """What it is about: of several statements on one subject the newest holds."""
     tags: tuple[str, ...] = ()
     evidence: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -61,6 +63,7 @@ def request(insights: Iterable[Insight]) -> bytes:
     for service, some in sorted(by_service.items()):
         resource = made.resource_logs.add()
         resource.resource.attributes.add(key="service.name").value.string_value = service
+        resource.resource.attributes.add(key=trust.ATTRIBUTE).value.string_value = "engram"
         scope = resource.scope_logs.add()
         scope.scope.name = own.SCOPE
         for insight in sorted(some, key=lambda one: one.id):
@@ -72,6 +75,8 @@ def request(insights: Iterable[Insight]) -> bytes:
             _set(record.attributes, "engram.content", insight.content)
             _set(record.attributes, "engram.importance", insight.importance)
             _set(record.attributes, "engram.tags", [f"job:{insight.job}", *insight.tags])
+            if insight.subject is not None:
+                _set(record.attributes, "engram.subject", insight.subject)
             _set(record.attributes, "job", insight.job)
             _set(record.attributes, EVIDENCE, list(insight.evidence[:MOST_EVIDENCE]))
             for name, value in sorted(insight.facts.items()):

@@ -3,7 +3,7 @@
 A job looks at a window of event time: from its watermark to now. The watermark moves when what was
 found is durable, so a crash between finds it again, which changes nothing. One job's failure is its
 own: it is written down, its watermark stays, and the others run. After days off the first run has
-those days in its window.
+those days in its window; a window that costs more than the budget is halved until it does not.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from engram.exporters.ask import ask
 from engram.exporters.errors import EngramError, NotFound, StoreError
 from engram.exporters.home import Home
 from engram.exporters.signals import Signal
+from engram.learning.jobs.budget import Budget, OverBudget, within
 from engram.learning.jobs.insight import Insight, request
 from engram.learning.jobs.window import Window
 
@@ -40,6 +41,9 @@ _KEPT: Final = 200
 
 _EVENTS: Final = 1_000
 """Insights of one request."""
+
+_LEAST: Final = 300 * 10**9
+"""A window is not halved below this."""
 
 
 Read = Callable[[str, Sequence[Any]], "pl.DataFrame"]
@@ -70,6 +74,11 @@ class Run:
     until: int
     insights: int
     error: str = ""
+    cpu_seconds: float = 0.0
+    """Of this process while it ran."""
+    peak_bytes: int = 0
+    """The most resident memory that was seen while it ran."""
+    over_budget: bool = False
 
 
 class Runner:
@@ -81,8 +90,10 @@ class Runner:
         jobs: Sequence[Job],
         *,
         clock: Callable[[], int] = time.time_ns,
+        budget: Budget | None = None,
     ) -> None:
         self._home = home
+        self._budget = budget
         self._jobs = {job.name: job for job in jobs}
         self._clock = clock
         self._path = home.root / "learn" / "jobs.json"
@@ -130,51 +141,65 @@ class Runner:
 
     def _run(self, job: Job, since: int | None) -> Run:
         self._load()  # `engram jobs run` and `learn` share the file
-        window = Window(self._marks.get(job.name, 0) if since is None else since, self._clock())
-        began, ticks = time.time(), time.monotonic()
+        window = self._window(job.name, since)
+        began, ticks, cpu = time.time(), time.monotonic(), time.process_time()
         found: list[Insight] = []
-        error = ""
+        error, over, peak = "", False, 0
+        reader = _Reader(self._home)
         try:
-            found = list({one.id: one for one in job.run(self._reader(), window)}.values())
+            with within(self._budget, reader.interrupt) as spent:
+                try:
+                    found = list({one.id: one for one in job.run(reader.read, window)}.values())
+                finally:
+                    peak = spent()
             found.sort(key=lambda one: (one.time_unix_nano, one.id))
             for at in range(0, len(found), _EVENTS):
                 body = request(found[at : at + _EVENTS])
-                ask(self._home, "append", signal=str(Signal.LOGS), body=body)
+                ask(self._home, "append", signal=str(Signal.LOGS), body=body, trusted=True)
+        except OverBudget as failed:
+            error, over = str(failed), True
         except EngramError as failed:
             error = str(failed)
         except Exception as failed:  # noqa: BLE001 - the others run, and this one again
             error = f"{type(failed).__name__}: {failed}"
             _LOG.exception("job %s failed", job.name)
-        seconds = round(time.monotonic() - ticks, 3)
-        run = Run(job.name, began, seconds, window.since, window.until, len(found), error)
+        finally:
+            reader.close()
+        run = Run(
+            job.name, began, round(time.monotonic() - ticks, 3), window.since, window.until,
+            len(found), error, round(time.process_time() - cpu, 3), peak, over,
+        )  # fmt: skip
         if not error and since is None:
             self._marks[job.name] = window.until
         self.ledger = [*self.ledger[1 - _KEPT :], run]
         self._save()
-        if found and not error:
+        if over:
+            _LOG.warning("job %s: %s; the next run looks at half of it", job.name, error)
+        elif found and not error:
             _LOG.info("job %s: %d insights", job.name, len(found))
         return run
 
-    # -- the lake ----------------------------------------------------------------------------------
+    def _window(self, name: str, since: int | None) -> Window:
+        if since is not None:
+            return Window(since, self._clock())
+        mark, now = self._marks.get(name, 0), self._clock()
+        last = self.last(name)
+        if last is not None and last.over_budget and last.since == mark:
+            begin = max(mark, self._oldest(now)) if mark == 0 else mark
+            half = begin + (min(last.until, now) - begin) // 2
+            return Window(mark, max(half, min(now, begin + _LEAST)))
+        return Window(mark, now)
 
-    def _reader(self) -> Read:
-        import duckdb
-
-        from engram.exporters.lake.attach import attach_read_only
-
-        lake: Any = None
-
-        def read(sql: str, values: Sequence[Any] = ()) -> pl.DataFrame:
-            nonlocal lake
-            try:
-                if lake is None:
-                    lake = attach_read_only(self._home, threads=1, memory_limit="512MB")
-                frame: pl.DataFrame = lake.execute(sql, list(values)).pl()
-            except duckdb.Error as error:
-                raise StoreError(f"cannot read the lake in {self._home.lake}: {error}") from error
-            return frame
-
-        return read
+    def _oldest(self, now: int) -> int:
+        """When the telemetry begins: half of all time since 1970 would be no smaller window."""
+        reader = _Reader(self._home)
+        try:
+            row = reader.read("SELECT min(start_time_unix_nano) FROM lake.spans", ()).row(0)
+            return int(row[0] or now)
+        except EngramError:
+            return now
+        finally:
+            reader.close()
 
     # -- the ledger --------------------------------------------------------------------------------
 
@@ -197,6 +222,43 @@ class Runner:
             fresh.replace(self._path)
         except OSError as error:
             raise StoreError(f"cannot write {self._path}: {error.strerror}") from error
+
+
+class _Reader:
+    """The lake for one run of a job, opened at its first question."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._lake: Any = None
+
+    def read(self, sql: str, values: Sequence[Any] = ()) -> pl.DataFrame:
+        """Rows of a query.
+
+        Raises:
+            StoreError: the lake cannot be read.
+        """
+        import duckdb
+
+        from engram.exporters.lake.attach import attach_read_only
+
+        try:
+            if self._lake is None:
+                self._lake = attach_read_only(self._home, threads=2, memory_limit="1GB")
+            frame: pl.DataFrame = self._lake.execute(sql, list(values)).pl()
+        except duckdb.Error as error:
+            raise StoreError(f"cannot read the lake in {self._home.lake}: {error}") from error
+        return frame
+
+    def interrupt(self) -> None:
+        """End a query that runs, from another thread."""
+        if self._lake is not None:
+            self._lake.interrupt()
+
+    def close(self) -> None:
+        """Let go of the lake."""
+        if self._lake is not None:
+            self._lake.close()
+            self._lake = None
 
 
 __all__ = ["EVERY_S", "FIRST_S", "Job", "Read", "Run", "Runner"]

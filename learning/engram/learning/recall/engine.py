@@ -17,6 +17,7 @@ from engram.learning.recall.endpoints import EndpointMemory, Endpoints
 from engram.learning.recall.folding import equal
 from engram.learning.recall.items import ALL, Found, Item, Page, Scope
 from engram.learning.recall.judging import WEIGHTS, Judging, together, valid
+from engram.learning.recall.known import KnownError, KnownErrors
 from engram.learning.recall.revisions import TYPE as REVISION
 from engram.learning.recall.revisions import Revision, Revisions, applied, versions
 from engram.learning.recall.rows import MORE, LakeReader, changed
@@ -47,6 +48,7 @@ class Recall:
         self.endpoints = Endpoints(self)
         self._lock = threading.Lock()
         self._searcher: Searcher | None = None
+        self._known = KnownErrors(self.lake.ask)
 
     def search(
         self,
@@ -299,6 +301,15 @@ class Recall:
             StoreError: the lake cannot be read.
         """
         return self.endpoints.of(operation, service)
+
+    def known_error(self, text: str | None = None, **asked: Any) -> KnownError:
+        """What is known of an error; the options of `KnownErrors.find`.
+
+        Raises:
+            BadRequest: nothing was given.
+            NotFound: this home has no lake yet.
+        """
+        return self._known.find(text, **asked)
 
     def close(self) -> None:
         """Let go of everything. Safe twice; the next question opens it again."""

@@ -12,10 +12,10 @@ for it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from engram.learning import intervals
 from engram.learning.recall.items import Item
 from engram.learning.recall.rows import number
 
@@ -59,8 +59,6 @@ MEASURED: Final = frozenset(
 UNKNOWN: Final = 0.5
 """A part of which nothing is known: neither praise nor blame."""
 
-_Z: Final = 1.959964
-
 
 class Parts(NamedTuple):
     """What decides besides relevance, each 0 to 1."""
@@ -85,14 +83,9 @@ def recency(type_: str | None, at_ns: int | None, now_ns: int) -> float:
 
 
 def wilson(worked: float, tried: float) -> tuple[float, float, float]:
-    """The share of successes and its 95 % interval (Wilson 1927)."""
-    if tried <= 0:
-        return 0.0, 0.0, 1.0
-    share = min(1.0, worked / tried)
-    z2 = _Z * _Z
-    centre = (share + z2 / (2 * tried)) / (1 + z2 / tried)
-    half = _Z / (1 + z2 / tried) * math.sqrt(share * (1 - share) / tried + z2 / (4 * tried**2))
-    return share, max(0.0, centre - half), min(1.0, centre + half)
+    """The share of successes and its 95 % interval."""
+    low, high = intervals.wilson(worked, tried)
+    return (min(1.0, worked / tried) if tried > 0 else 0.0), low, high
 
 
 def tried_and_worked(meta: Mapping[str, Any], outcome: str | None) -> tuple[float, float]:

@@ -17,7 +17,8 @@ from engram.learning.recall.rows import LakeReader, changed
 _STATES: Final = ("_preference", "_setting", "_state", "_status", "_profile")
 """Endings of the names of types that tell how something is, not what happened."""
 
-TRUST: Final = {"operator": 4, "app": 3, "agent": 2, "browser": 1, "unknown": 0}
+TRUST: Final = {"unknown": 0, "browser": 1, "app": 2, "agent": 2, "operator": 3, "engram": 3}
+"""An app and an agent may each take back what the other one said."""
 
 Key = tuple[str, str, str, str, str]
 """Type, subject, run, user, service."""
