@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import httpx2
 import pytest
 from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp.client.streamable_http import streamable_http_client
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from tests.collector.test_up import Up, running
 from tests.telemetry import T0, attributes, request, shop_traces
 
-from engram.collector.access import Principal
+from engram.collector.access import Principal, Vault
 from engram.collector.access import Scope as Permission
+from engram.collector.access.audit import entries, verify
 from engram.collector.mcp import comparing, traces
 from engram.collector.mcp.caller import CALLER
 from engram.collector.mcp.links import Target, target
@@ -210,7 +213,7 @@ def test_prompts_and_resources(up: Up) -> None:
         trace, fingerprint = listed.splitlines()[3].split("\t")
         assert "Critical path" in await read(f"memory://trace/{trace}")
         assert "TimeoutError" in await read(f"memory://error/{fingerprint}")
-        assert "Nothing" in await read("memory://report/2020-01-01")
+        assert "2026-09-21" in await read("memory://report/2026-09-21")
         with pytest.raises(Exception, match="no span"):
             await read("memory://trace/" + "0" * 32)
 
@@ -408,7 +411,8 @@ def test_serve_is_small_until_it_is_asked(tmp_path: Path) -> None:
 
     code = (
         "import sys, engram.collector.roles.serve as serve, engram.collector.api as api;"
-        "from engram.exporters.home import Home; api.Api(Home('x'));"
+        "from pathlib import Path; from engram.exporters.home import Home;"
+        "api.Api(Home(Path('x')));"
         "print([one for one in ('mcp', 'pydantic', 'starlette', 'lancedb') if one in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -438,6 +442,54 @@ def test_callers_see_and_write_what_their_token_says(up: Up) -> None:
         tools.close()
         sandbox.close()
         recall.close()
+
+
+def test_tokens_and_the_audit_log(up: Up) -> None:
+    """As soon as there is a token one is asked for, its scopes hold, and each call is noted."""
+    home = Home(up.home)
+    vault = Vault(home)
+    both = frozenset((Permission.READ, Permission.WRITE))
+    read_secret, _ = vault.create(frozenset((Permission.READ,)), name="agent-r")
+    write_secret, _ = vault.create(both, name="agent-w")
+
+    async def work(client: Client) -> tuple[bool, str]:
+        await called(client, "recall", query="gateway timeout", limit=1)
+        done = await client.call_tool("remember", {"text": "Tokens have scopes"})
+        return bool(done.is_error), str(done.content)
+
+    def with_token(secret: str) -> tuple[bool, str]:
+        async def run() -> tuple[bool, str]:
+            headers = {"Authorization": f"Bearer {secret}"}
+            async with httpx2.AsyncClient(headers=headers, timeout=30) as http:
+                url = up.endpoints["api"].rstrip("/") + "/mcp"
+                async with Client(streamable_http_client(url, http_client=http)) as client:
+                    return await work(client)
+
+        return asyncio.run(run())
+
+    try:
+        url = up.endpoints["api"].rstrip("/") + "/mcp"
+        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+        eventually(lambda: httpx.post(url, json=body).status_code == 401, "a token is asked for")
+        failed, told = with_token(read_secret)
+        assert failed
+        assert "scope write" in told
+        failed, told = with_token(write_secret)
+        assert not failed, told
+        rows = over_stdio(up, lambda client: called(
+            client, "query_sql",
+            sql="SELECT trust FROM memories WHERE title = 'Tokens have scopes'",
+        ))  # fmt: skip
+        assert "\nagent\n" in rows
+    finally:
+        vault.revoke("agent-r")
+        vault.revoke("agent-w")
+    noted = [one for one in entries(home) if one.get("via") == "mcp"]
+    assert {"agent-r", "agent-w", "local"} <= {one["who"] for one in noted}
+    recalls = [one for one in noted if one["who"] == "agent-r"]
+    assert recalls[0]["what"] == "recall"
+    assert len(recalls[0]["ids"]) == 1
+    assert verify(home).problems == ()
 
 
 # -- parts -----------------------------------------------------------------------------------------

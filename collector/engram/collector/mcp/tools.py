@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
@@ -22,6 +22,7 @@ from engram.exporters.errors import BadRequest, NotFound
 from engram.exporters.home import Home
 from engram.instrumentation.api.marks import source_key
 from engram.learning.recall import Item, Recall, Scope
+from engram.learning.recall.fence import clean
 from engram.learning.recall.fence import lines as item_lines
 
 _CONTENT: Final = 500
@@ -331,23 +332,13 @@ class Tools:
         return recalled(errors.error(self.recalling, self.reader, fingerprint, self._scope("")))
 
     def report(self, date: str) -> str:
-        """What was learned on a day (UTC)."""
-        try:
-            day = datetime.fromisoformat(date).replace(tzinfo=UTC)
-        except ValueError as error:
-            raise BadRequest(f"{date!r} is no day; write 2026-11-22") from error
-        whose = self._scope("")
-        rows = self.reader.ask(
-            "SELECT id FROM lake.memories WHERE type IN ('ai_insight', 'optimization') "
-            "AND time_unix_nano BETWEEN ? AND ? AND (? IS NULL OR service_name = ?) "
-            "ORDER BY importance DESC, time_unix_nano DESC LIMIT 30",
-            [int(day.timestamp()) * 10**9, int((day + timedelta(days=1)).timestamp()) * 10**9 - 1,
-             whose.service, whose.service],
-        )  # fmt: skip
-        items = self.recalling.many([row[0] for row in rows])
-        if not items:
-            return f"Nothing was learned on {date}."
-        return recalled([line for one in items.values() for line in self._item(one, 300)])
+        """The learnings of a day (UTC)."""
+        from engram.collector.report import report
+        from engram.learning.report import markdown
+
+        whole("a report")
+        told = markdown(report(self.home, date), base_url(self.home))
+        return recalled([clean(line) for line in told.splitlines() if line.strip()])
 
     # -- parts -------------------------------------------------------------------------------------
 
