@@ -21,6 +21,8 @@ from engram.collector import query
 from engram.collector.access import AuditLog, Denied, Guard
 from engram.collector.access import Scope as Permission
 from engram.collector.find import PARAMETERS, importance, moment
+from engram.collector.mcp.http import PATH as MCP
+from engram.collector.mcp.http import McpApp
 from engram.collector.output import dumps
 from engram.collector.rest import Door
 from engram.exporters.errors import BadRequest, EngramError, NotFound
@@ -193,6 +195,7 @@ class Api:
         self._lake = Lake(home)
         self._searcher: Searcher | None = None
         self._searcher_lock = threading.Lock()
+        self._mcp = McpApp(home, self._audit)
         self._routes: dict[str, Callable[[Question], Response]] = {
             "/": self._page,
             "/api/status": self._status,
@@ -203,11 +206,16 @@ class Api:
     def close(self) -> None:
         """Let go of the lake and the index."""
         self._door.close()
+        self._mcp.close()
         self._audit.close()
         self._lake.close()
         with self._searcher_lock:
             if self._searcher is not None:
                 self._searcher.close()
+
+    async def stop(self) -> None:
+        """End what runs in the event loop. Before `close`, and safe twice."""
+        await self._mcp.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -216,7 +224,16 @@ class Api:
         if self._door.serves(scope["path"]):
             await self._door(scope, receive, send)
             return
-        response = await self._respond(scope)
+        if scope["path"] == MCP:
+            try:
+                principal = self._guard.admit(scope, Permission.READ)
+            except Denied as error:
+                response = _error(error.status, error.detail, headers=error.headers)
+            else:
+                await self._mcp(dict(scope), receive, send, principal)
+                return
+        else:
+            response = await self._respond(scope)
         body = b"" if scope["method"] == "HEAD" else response.body
         headers = [
             (b"content-type", response.content_type.encode()),
@@ -254,7 +271,7 @@ class Api:
             return Response(200, _STYLE.encode(), "text/css; charset=utf-8")
         route = self._routes.get(path) or self._memory_route(path)
         if route is None:
-            return _error(404, f"no {path}; there are {', '.join([*self._routes, '/health'])}")
+            return _error(404, f"no {path}; there are {', '.join([*self._routes, MCP, '/health'])}")
         try:
             default = 40 if path in ("/", "/api/memories") else 10
             default = 20 if path.startswith(_ONE_MEMORY) else default

@@ -257,6 +257,9 @@ def _parser() -> argparse.ArgumentParser:
         help="what is in the files, where they do not say it themselves",
     )
     import_.add_argument("--strict", action="store_true", help="stop at the first bad record")
+    mcp = add("mcp", "memory for agents, by the Model Context Protocol over stdio", _MCP_HELP)
+    mcp.add_argument("--read-only", action="store_true", help="without the tools that write")
+    mcp.add_argument("--skill", action="store_true", help="print SKILL.md, and end")
     add("status", "what runs, and what is stored")
     add("flush", "wait until everything acknowledged so far can be queried")
     add("compact", "merge small files of the lake now")
@@ -385,6 +388,13 @@ _LAB_HELP = """Run a method of learning as a filter from stdin to stdout, as the
                                     {id, ranked, scores, unclear}
   engram lab recall                 {op: "index", docs: [{id, text, scope, ts}]}, then
                                     {op: "search", text, k, scope} gives {ids, scores}
+"""
+
+_MCP_HELP = """Memory for agents, by the Model Context Protocol over standard input and output.
+
+`engram serve` has the same at http://127.0.0.1:4319/mcp, for agents that need not start anything.
+  claude mcp add engram -- engram --home /path/.engram mcp
+  engram mcp --skill > SKILL.md
 """
 
 _RULES_HELP = """Which rule makes which memory, and why not another.
@@ -680,6 +690,12 @@ def _import(options: argparse.Namespace) -> int:
     else:
         write_status(counts.facts(), sys.stdout)
     return exit_code(counts)
+
+
+def _mcp(options: argparse.Namespace) -> int:
+    from engram.collector.mcp.command import run
+
+    return run(_home(options), read_only=options.read_only, skill=options.skill)
 
 
 def _tail(options: argparse.Namespace) -> int:
@@ -1040,6 +1056,7 @@ _COMMANDS: Final = {
     "reindex": _reindex,
     "import": _import,
     "tail": _tail,
+    "mcp": _mcp,
     "status": _status,
     "flush": _ask,
     "compact": _ask,

@@ -67,9 +67,16 @@ def run(home: Home, settings: Api, supervised: Supervised, log_level: str = "inf
             supervised.ready({"endpoints": {"api": url + "/"}})
             watcher = threading.Thread(target=_stop_server, args=(stop, server), daemon=True)
             watcher.start()
-            asyncio.run(server.serve(sockets=[listener]))
+            asyncio.run(_served(server, listener, application))
     application.close()
     return 0
+
+
+async def _served(server: uvicorn.Server, listener: socket.socket, application: api.Api) -> None:
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        await application.stop()
 
 
 def _server(config: uvicorn.Config) -> uvicorn.Server:
