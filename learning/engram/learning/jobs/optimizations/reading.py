@@ -122,8 +122,8 @@ def calls(read: Read, span: Period) -> pl.DataFrame:
             SELECT any_value(trace) FROM near WHERE waits GROUP BY siblings HAVING count(*) >= 2
         ),
         found AS (
-            SELECT trace_id, span_id, parent_span_id AS parent, coalesce(service_name, '') AS service,
-                name, start_time_unix_nano AS began, end_time_unix_nano AS ended,
+            SELECT trace_id, span_id, parent_span_id AS parent,
+                coalesce(service_name, '') AS service, name, start_time_unix_nano AS began, end_time_unix_nano AS ended,
                 {_FAILED} AS failed, http_request_method AS method, server_address AS host,
                 db_system_name AS system,
                 json_extract_string(attributes, {paths(*_NAMES)}) AS said,
@@ -186,6 +186,6 @@ def with_runs(wasted: pl.DataFrame, run: pl.DataFrame) -> pl.DataFrame:
 
 
 __all__ = [
-    "BUCKET", "DAY", "EACH", "FAMILIES", "FARTHEST", "FIRST", "HOUR", "LONG", "MINUTE", "MS", "RUN_NAME",
-    "Period", "addresses", "calls", "paths", "period", "runs", "with_runs",
+    "BUCKET", "DAY", "EACH", "FAMILIES", "FARTHEST", "FIRST", "HOUR", "LONG", "MINUTE", "MS",
+    "RUN_NAME", "Period", "addresses", "calls", "paths", "period", "runs", "with_runs",
 ]  # fmt: skip

@@ -133,7 +133,8 @@ def stated(
         f"In {n} of {runs} runs, {times} times in the usual one of them. {advice.capitalize()}.",
         f"Estimated saving: {_number(each, name.unit)} a run, "
         f"{_number(a_day, name.unit)} a day at this rate (95 % intervals; an estimate).",
-        f"First in this look: {clock(int(rows['began'][0]))}; last: {clock(int(rows['began'][-1]))}.",
+        f"First in this look: {clock(int(rows['began'][0]))}; "
+        f"last: {clock(int(rows['began'][-1]))}.",
         f"Traces: {', '.join(_some(rows['trace_id'].to_list()))}",
     ]
     if before is not None:

@@ -54,10 +54,12 @@ def significant(value: float, digits: int = 3) -> float:
 def _some(values: Sequence[float]) -> np.ndarray[Any, Any]:
     import numpy as np
 
-    ordered = np.sort(np.asarray(values, dtype=float))
+    ordered: np.ndarray[Any, Any] = np.sort(np.asarray(values, dtype=float))
     if len(ordered) <= MOST:
         return ordered
-    return ordered[np.linspace(0, len(ordered) - 1, MOST).round().astype(int)]
+    ranks = np.linspace(0, len(ordered) - 1, MOST).round().astype(int)
+    some: np.ndarray[Any, Any] = ordered[ranks]
+    return some
 
 
 def per_run(wasted: Sequence[float], runs: int) -> Interval:

@@ -2,8 +2,8 @@
 
 With few runs a percentile is a guess, so it is asked the other way round: that at least one in
 twenty takes half a second, with the lower bound of the share (Wilson, 95 %). And it must matter:
-a tenth of the time of the runs that it is part of. What it could take instead, no trace tells: called
-saved is what is above half a second, as if it were brought down to there.
+a tenth of the time of the runs that it is part of. What it could take instead, no trace tells:
+called saved is what is above half a second, as if it were brought down to there.
 """
 
 from __future__ import annotations
