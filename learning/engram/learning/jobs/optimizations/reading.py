@@ -123,7 +123,8 @@ def calls(read: Read, span: Period) -> pl.DataFrame:
         ),
         found AS (
             SELECT trace_id, span_id, parent_span_id AS parent,
-                coalesce(service_name, '') AS service, name, start_time_unix_nano AS began, end_time_unix_nano AS ended,
+                coalesce(service_name, '') AS service, name,
+                start_time_unix_nano AS began, end_time_unix_nano AS ended,
                 {_FAILED} AS failed, http_request_method AS method, server_address AS host,
                 db_system_name AS system,
                 json_extract_string(attributes, {paths(*_NAMES)}) AS said,

@@ -125,7 +125,8 @@ def measured(read: Read, name: Name, end: Gone) -> Measured | None:
     for when, order, bound in (("<=", "DESC", end.last), (">", "ASC", end.last)):
         rows = read(
             f"SELECT end_time_unix_nano - start_time_unix_nano AS took FROM lake.spans "
-            f"WHERE coalesce(service_name, '') = ? AND {RUN_NAME} = ? AND start_time_unix_nano {when} ? "
+            f"WHERE coalesce(service_name, '') = ? AND {RUN_NAME} = ? "
+            f"AND start_time_unix_nano {when} ? "
             "AND start_time_unix_nano >= ? AND start_time_unix_nano <= ? "
             "AND (kind IN (2, 5) OR (parent_span_id IS NULL AND kind <> 3)) "
             f"ORDER BY start_time_unix_nano {order}, span_id LIMIT {COMPARED}",
