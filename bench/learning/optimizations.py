@@ -15,14 +15,15 @@ import argparse
 import json
 import random
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import duckdb
 import polars as pl
 
 from engram.exporters.home import Home
@@ -323,11 +324,13 @@ def _long(cached: int | None, same: bool = True) -> Make:
 
 
 PLANTED: Final[dict[str, Make]] = {
-    "n_plus_one": several(6, 20, lambda t, d, n: t.query("SELECT price FROM article WHERE id = ?", 6)),
+    "n_plus_one": several(6, 20, lambda t, d, n: t.query("SELECT a FROM b WHERE id = ?", 6)),
     "n_plus_one/values": several(6, 20, lambda t, d, n: t.query(
         f"SELECT name FROM person WHERE id = {d.randrange(10**7)}", 6)),
-    "n_plus_one/http": several(6, 20, lambda t, d, n: t.get(f"/users/{d.randrange(10**6)}/name", 14)),
-    "n_plus_one/insert": several(6, 20, lambda t, d, n: t.query("INSERT INTO line VALUES (%s, %s)", 6)),
+    "n_plus_one/http": several(6, 20, lambda t, d, n: t.get(
+        f"/users/{d.randrange(10**6)}/name", 14)),
+    "n_plus_one/insert": several(6, 20, lambda t, d, n: t.query(
+        "INSERT INTO line VALUES (%s, %s)", 6)),
     "repeated_call": _again,
     "retry_storm": _storm,
     "serial_calls": _row,
@@ -340,7 +343,7 @@ PLANTED: Final[dict[str, Make]] = {
 }  # fmt: skip
 
 ALIKE: Final[dict[str, Make]] = {
-    "four queries": several(2, 4, lambda t, d, n: t.query("SELECT price FROM article WHERE id = ?", 9)),
+    "four queries": several(2, 4, lambda t, d, n: t.query("SELECT a FROM b WHERE id = ?", 9)),
     "at once, of shards": _shards,
     "seven different queries": _different,
     "transactions": _transaction,
@@ -373,7 +376,9 @@ ALIKE: Final[dict[str, Make]] = {
 }  # fmt: skip
 
 
-def day(seed: int, *, planted: bool, runs: int = 120) -> tuple[list[dict[str, Any]], set[tuple[str, str]]]:
+def day(
+    seed: int, *, planted: bool, runs: int = 120
+) -> tuple[list[dict[str, Any]], set[tuple[str, str]]]:
     """Rows of a day, and (kind, entry) of what is planted in it."""
     dice = random.Random(seed)
     rows: list[dict[str, Any]] = []
@@ -470,40 +475,54 @@ def quality(seeds: int) -> None:
 
 
 def cost(spans: int) -> None:
+    """Of processes of their own, so that the peak is theirs."""
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder) / "home")
-        rows, _ = day(1, planted=True)
-        clean = [row for seed in range(2, 5) for row in day(seed, planted=False)[0]]
-        rows += clean
-        stored(home, rows)
-        writer = connect(threads=2, memory_limit="1GB")
-        writer.execute(attach_sql(home, read_only=False))
-        copies = max(1, spans // len(rows))
-        writer.execute(
-            f"INSERT INTO lake.spans SELECT * REPLACE (md5(trace_id || n) AS trace_id, "
-            f"start_time_unix_nano + n * 10000019 AS start_time_unix_nano, "
-            f"end_time_unix_nano + n * 10000019 AS end_time_unix_nano) "
-            f"FROM lake.spans, range(1, {copies}) AS t(n) ORDER BY start_time_unix_nano"
-        )
-        writer.close()
-        read, lake = reading(home)
-        total = int(read("SELECT count(*) AS n FROM lake.spans")["n"][0])
-        ends = int(read("SELECT max(end_time_unix_nano) AS n FROM lake.spans")["n"][0]) + 1
-        for name, since in (("a first pass", 0), ("five minutes", ends - 300 * S)):
-            began, ticks = time.process_time(), time.monotonic()
-            found = list(JOB.run(read, Window(since, ends)))
-            used, passed = time.process_time() - began, time.monotonic() - ticks
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            print(f"{name} over {total:,} spans: {used:.1f} s of CPU, {passed:.1f} s, "
-                  f"peak {peak:,.0f} MB, {len(found)} insights")  # fmt: skip
-        lake.close()
+        _filled(home, spans)
+        for since in ("0", "300"):
+            subprocess.run([sys.executable, __file__, "--measure", folder, since], check=True)
+
+
+def _filled(home: Home, spans: int) -> None:
+    rows = day(1, planted=True, runs=20)[0]
+    rows += [row for seed in range(2, 6) for row in day(seed, planted=False)[0]]
+    stored(home, rows)
+    writer = connect(threads=2, memory_limit="1GB")
+    writer.execute(attach_sql(home, read_only=False))
+    copies = max(2, round(spans / len(rows)))
+    writer.execute(
+        "INSERT INTO lake.spans SELECT * EXCLUDE (n) REPLACE (md5(trace_id || n) AS trace_id, "
+        "start_time_unix_nano + n * 10000019 AS start_time_unix_nano, "
+        "end_time_unix_nano + n * 10000019 AS end_time_unix_nano) "
+        f"FROM lake.spans, range(1, {copies}) AS t(n) ORDER BY start_time_unix_nano"
+    )
+    writer.close()
+
+
+def measure(folder: str, seconds: int) -> None:
+    read, lake = reading(Home(Path(folder) / "home"))
+    total = int(read("SELECT count(*) AS n FROM lake.spans")["n"][0])
+    ends = int(read("SELECT max(end_time_unix_nano) AS n FROM lake.spans")["n"][0]) + 1
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    began = time.process_time()
+    found = list(JOB.run(read, Window(ends - seconds * S if seconds else 0, ends)))
+    used = time.process_time() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    name = "five minutes" if seconds else "a first pass"
+    print(f"{name} over a lake of {total:,} spans: {used:.1f} s of CPU, peak {peak:,.0f} MB "
+          f"({before:,.0f} before), {len(found)} insights")  # fmt: skip
+    lake.close()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--spans", type=int, default=0)
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.measure:
+        measure(options.measure[0], int(options.measure[1]))
+        return
     if options.seeds:
         quality(options.seeds)
     if options.spans:

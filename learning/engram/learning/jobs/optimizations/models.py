@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from engram.learning.jobs.runner import Read
 
-MOST: Final = 100_000
+MOST: Final = 50_000
 """Calls of models and tools that are looked at, the newest ones."""
 
 TTL: Final = HOUR
@@ -42,23 +42,40 @@ LONG_CONTEXT: Final = 1024
 PREFIXES: Final = (4096, 8192, 16384, 32768, 65536, 131072)
 """Lengths at which beginnings are compared, in characters; 4,096 are about 1,024 tokens."""
 
-_GIVEN: Final = ("gen_ai.tool.call.arguments", "tool.parameters", "input.value",
-                 "traceloop.entity.input")  # fmt: skip
-_GOT: Final = ("gen_ai.tool.call.result", "output.value", "traceloop.entity.output")
-_ASKED: Final = ("gen_ai.input.messages", "gen_ai.prompt", "input.value")
-_SAID: Final = ("gen_ai.output.messages", "gen_ai.completion", "output.value")
-_COUNTS: Final = (
-    ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.token_count.prompt"),
-    ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens", "llm.token_count.completion"),
-    ("gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.cache_read_input_tokens",
-     "llm.token_count.prompt_details.cache_read"),
-)  # fmt: skip
-_SYSTEM: Final = "gen_ai.system_instructions"
+_FIELDS: Final = {
+    "given": ("gen_ai.tool.call.arguments", "tool.parameters", "input.value",
+              "traceloop.entity.input"),
+    "got": ("gen_ai.tool.call.result", "output.value", "traceloop.entity.output"),
+    "system": ("gen_ai.system_instructions",),
+    "asked": ("gen_ai.input.messages", "gen_ai.prompt", "input.value"),
+    "said": ("gen_ai.output.messages", "gen_ai.completion", "output.value"),
+    "tokens_in": ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens",
+                  "llm.token_count.prompt"),
+    "tokens_out": ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens",
+                   "llm.token_count.completion"),
+    "cached": ("gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.cache_read_input_tokens",
+               "llm.token_count.prompt_details.cache_read"),
+    "tool_name": ("gen_ai.tool.name", "tool.name"),
+    "openinference": ("openinference.span.kind",),
+}  # fmt: skip
+_PATHS: Final = list(dict.fromkeys(name for names in _FIELDS.values() for name in names))
 
 
-def _first(names: tuple[str, ...], of: str = "attributes") -> str:
+def _read(field: str) -> str:
+    """A field of the list `v`, which has the values of `_PATHS`."""
+    places = [f"v[{_PATHS.index(name) + 1}]" for name in _FIELDS[field]]
+    return f"coalesce({', '.join(places)})" if len(places) > 1 else places[0]
+
+
+def _hashes(given: str, got: str) -> str:
+    """What is kept of texts."""
+    begins = ", ".join(
+        f"CASE WHEN length({given}) >= {size} THEN hash(left({given}, {size})) END AS begins_{size}"
+        for size in PREFIXES
+    )
     return (
-        f"list_filter(json_extract_string({of}, {paths(*names)}), lambda one: one IS NOT NULL)[1]"
+        f"length({given}) AS size, CASE WHEN {given} <> '' THEN hash({given}) END AS question, "
+        f"CASE WHEN {got} IS NOT NULL THEN hash({got}) END AS answer, {begins}"
     )
 
 
@@ -66,64 +83,74 @@ def asked(read: Read, span: Period) -> pl.DataFrame:
     """Calls of models and tools: what they were asked and what they said, as hashes."""
     import polars as pl
 
+    models = "('chat', 'text_completion', 'generate_content')"
+    calls = (
+        "start_time_unix_nano >= ? AND start_time_unix_nano < ? AND (gen_ai_operation_name IN "
+        "('chat', 'text_completion', 'generate_content', 'execute_tool') "
+        "OR scope_name LIKE 'openinference.%')"
+    )
+    oldest = read(
+        "SELECT coalesce(min(began), 0) AS began, count(*) AS calls FROM ("
+        f"SELECT start_time_unix_nano AS began FROM lake.spans WHERE {calls} "
+        f"ORDER BY began DESC LIMIT {MOST})",
+        [span.since, span.until],
+    )
+    since = int(oldest["began"][0])
     counts = ", ".join(
-        f"CAST({_first(names)} AS BIGINT) AS {name}"
-        for name, names in zip(("tokens_in", "tokens_out", "cached"), _COUNTS, strict=True)
+        f"CAST({_read(name)} AS BIGINT) AS {name}" for name in ("tokens_in", "tokens_out", "cached")
     )
-    begins = ", ".join(
-        f"CASE WHEN length(given) >= {size} THEN hash(left(given, {size})) END AS begins_{size}"
-        for size in PREFIXES
-    )
+    begins = ", ".join(f"coalesce(told.begins_{n}, called.begins_{n}) AS begins_{n}"
+                       for n in PREFIXES)  # fmt: skip
+    own = ", ".join(f"begins_{n}" for n in PREFIXES)
+    text = f"coalesce({_read('system')}, '') || {_read('asked')}"
+    # Texts become hashes in the scan: they are long, and a join would hold them all.
     found = read(
         f"""
         WITH called AS (
-            SELECT trace_id, span_id, coalesce(service_name, '') AS service,
-                start_time_unix_nano AS began, end_time_unix_nano AS ended,
-                coalesce(gen_ai_operation_name, json_extract_string(attributes,
-                    '$."openinference.span.kind"')) AS what,
-                name, gen_ai_request_model AS model, status_code = 2 OR error_type IS NOT NULL
-                    AS failed, attributes
-            FROM lake.spans
-            WHERE start_time_unix_nano >= ? AND start_time_unix_nano < ?
-                AND (gen_ai_operation_name IN
-                        ('chat', 'text_completion', 'generate_content', 'execute_tool')
-                    OR scope_name LIKE 'openinference.%')
-            ORDER BY start_time_unix_nano DESC, span_id LIMIT {MOST}
+            SELECT * EXCLUDE (v, given, got, what, name),
+                CASE WHEN tool THEN 'tool ' || coalesce({_read("tool_name")}, name)
+                    ELSE 'model ' || coalesce(model, name) END AS operation,
+                {counts}, {_hashes("given", "got")}
+            FROM (
+                SELECT *, coalesce(what, {_read("openinference")}) IN ('execute_tool', 'TOOL')
+                        AS tool,
+                    CASE WHEN tool THEN {_read("given")} ELSE {text} END AS given,
+                    CASE WHEN tool THEN {_read("got")} ELSE {_read("said")} END AS got
+                FROM (
+                    SELECT trace_id, span_id, coalesce(service_name, '') AS service,
+                        start_time_unix_nano AS began, end_time_unix_nano AS ended,
+                        gen_ai_operation_name AS what, name, gen_ai_request_model AS model,
+                        status_code = 2 OR error_type IS NOT NULL AS failed,
+                        json_extract_string(attributes, {paths(*_PATHS)}) AS v
+                    FROM lake.spans WHERE {calls}
+                )
+                WHERE tool OR what IN {models} OR {_read("openinference")} = 'LLM'
+            )
         ),
         told AS (
-            SELECT trace_id, span_id, any_value({_first(_ASKED[:1])}) AS asked,
-                any_value({_first(_SAID[:1])}) AS said,
-                any_value({_first((_SYSTEM,))}) AS system
-            FROM lake.logs
-            -- OpenAI's instrumentation leaves the time out and says when it was observed.
-            WHERE greatest(time_unix_nano, observed_time_unix_nano)
-                    >= (SELECT min(began) FROM called)
-                AND event_name = 'gen_ai.client.inference.operation.details'
-                AND span_id IS NOT NULL
-            GROUP BY ALL
-        ),
-        texts AS (
-            SELECT called.* EXCLUDE (attributes), what IN ('execute_tool', 'TOOL') AS tool,
-                CASE WHEN tool THEN {_first(_GIVEN)}
-                    ELSE coalesce(told.system, {_first((_SYSTEM,))}, '')
-                        || coalesce(told.asked, {_first(_ASKED)}) END AS given,
-                CASE WHEN tool THEN {_first(_GOT)}
-                    ELSE coalesce(told.said, {_first(_SAID)}) END AS got,
-                {_first(("gen_ai.tool.name", "tool.name"))} AS tool_name, {counts}
-            FROM called LEFT JOIN told USING (trace_id, span_id)
-            WHERE what IN ('chat', 'text_completion', 'generate_content', 'execute_tool', 'LLM',
-                'TOOL')
+            SELECT trace_id, span_id, {_hashes("given", "got")}
+            FROM (
+                SELECT trace_id, span_id, {text} AS given, {_read("said")} AS got
+                FROM (
+                    SELECT trace_id, span_id, json_extract_string(attributes, {paths(*_PATHS)}) AS v
+                    FROM lake.logs
+                    -- OpenAI's instrumentation leaves the time out and says when it was observed.
+                    WHERE greatest(time_unix_nano, observed_time_unix_nano) >= ?
+                        AND event_name = 'gen_ai.client.inference.operation.details'
+                        AND span_id IS NOT NULL
+                )
+            )
         )
-        SELECT * EXCLUDE (given, got, tool_name, name, what),
-            CASE WHEN tool THEN 'tool ' || coalesce(tool_name, name)
-                ELSE 'model ' || coalesce(model, name) END AS operation,
-            length(given) AS size, CASE WHEN given <> '' THEN hash(given) END AS question,
-            CASE WHEN got IS NOT NULL THEN hash(got) END AS answer, {begins}
-        FROM texts
+        SELECT called.* EXCLUDE (size, question, answer, {own}),
+            coalesce(told.size, called.size) AS size,
+            coalesce(told.question, called.question) AS question,
+            coalesce(told.answer, called.answer) AS answer, {begins}
+        FROM called LEFT JOIN told USING (trace_id, span_id)
         """,
-        [span.since, span.until],
+        [max(since, span.since), span.until, since],
     )
-    return found.with_columns(pl.col("model").fill_null("")).sort("began", "span_id")
+    ordered = found.with_columns(pl.col("model").fill_null("")).sort("began", "span_id", "question")
+    return ordered.unique(["trace_id", "span_id"], keep="first", maintain_order=True)
 
 
 def within(calls: pl.DataFrame) -> pl.DataFrame:
