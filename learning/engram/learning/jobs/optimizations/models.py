@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from engram.learning.jobs.runner import Read
 
-MOST: Final = 50_000
+MOST: Final = 25_000
 """Calls of models and tools that are looked at, the newest ones."""
 
 TTL: Final = HOUR
@@ -70,11 +70,11 @@ def _read(field: str) -> str:
 def _hashes(given: str, got: str) -> str:
     """What is kept of texts."""
     begins = ", ".join(
-        f"CASE WHEN length({given}) >= {size} THEN hash(left({given}, {size})) END AS begins_{size}"
+        f"CASE WHEN strlen({given}) >= {size} THEN hash(left({given}, {size})) END AS begins_{size}"
         for size in PREFIXES
     )
     return (
-        f"length({given}) AS size, CASE WHEN {given} <> '' THEN hash({given}) END AS question, "
+        f"strlen({given}) AS size, CASE WHEN {given} <> '' THEN hash({given}) END AS question, "
         f"CASE WHEN {got} IS NOT NULL THEN hash({got}) END AS answer, {begins}"
     )
 

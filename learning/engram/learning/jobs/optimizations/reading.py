@@ -24,9 +24,9 @@ MS: Final = 10**6
 FARTHEST: Final = 7 * DAY
 BUCKET: Final = 5 * MINUTE
 
-FIRST: Final = 1_000_000
+FIRST: Final = 500_000
 """Spans of a look at a window longer than `LONG`: the first one, or after days off."""
-EACH: Final = 100_000
+EACH: Final = 50_000
 """Spans of the look of every five minutes; those of its own window come on top, up to `FIRST`."""
 LONG: Final = HOUR
 

@@ -32,13 +32,19 @@ SHORT: Final = 100 * MS
 _OVERLAP: Final = 1.1
 
 
-def _timed(rows: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
-    """In the order of time within the keys, with `pause` (after the one before) and `busy`."""
+def _timed(rows: pl.DataFrame, keys: list[str], least: int) -> pl.DataFrame:
+    """Groups of so many at least, as `group`, in time: with `pause` (after the one before), `busy`.
+
+    Keys are texts: as one number they group many times faster.
+    """
     import polars as pl
 
     began, ended = pl.col("began"), pl.col("ended")
-    before = ended.cum_max().shift(1).over(keys)
-    return rows.sort("began", "ended", "span_id").with_columns(
+    before = ended.cum_max().shift(1).over("group")
+    many = rows.with_columns(pl.struct(keys).hash().alias("group")).filter(
+        pl.len().over("group") >= least
+    )
+    return many.sort("began", "ended", "span_id").with_columns(
         pl.max_horizontal(pl.lit(0), began - before).alias("pause"),
         pl.max_horizontal(
             pl.lit(0), ended - pl.max_horizontal(began, before.fill_null(began))
@@ -59,7 +65,7 @@ def _sums() -> list[pl.Expr]:
         pl.col("length").max().alias("longest"),
         pl.col("length").median().alias("usual"),
         pl.col("pause").median(),
-        pl.col("span_id").first(),
+        pl.col("trace_id", "service", "family", "operation", "span_id").first(),
     ]
 
 
@@ -81,8 +87,8 @@ def loops(calls: pl.DataFrame) -> pl.DataFrame:
     fine = calls.filter(pl.col("counts") & ~pl.col("failed") & ~pl.col("paged"))
     fine = fine.filter((pl.col("family") != "http") | pl.col("url").is_not_null())
     found = (
-        _timed(fine, keys)
-        .group_by(keys)
+        _timed(fine, keys, LOOP)
+        .group_by("group")
         .agg(
             *_sums(),
             pl.col("exact").n_unique().alias("distinct"),
@@ -106,8 +112,8 @@ def again(calls: pl.DataFrame) -> pl.DataFrame:
     keys = ["trace_id", "service", "family", "operation", "host", "exact"]
     seen = calls.filter(pl.col("exact").is_not_null() & pl.col("reads") & pl.col("counts"))
     found = (
-        _timed(seen, keys)
-        .group_by(keys)
+        _timed(seen, keys, AGAIN)
+        .group_by("group")
         .agg(*_sums(), pl.col("failed").any())
         .filter((pl.col("times") >= AGAIN) & ~pl.col("failed") & _in_a_row())
     )
@@ -117,10 +123,10 @@ def again(calls: pl.DataFrame) -> pl.DataFrame:
     changed = (
         found.join(writes, on=["trace_id", "service"])
         .filter(pl.col("written").is_between(pl.col("began"), pl.col("ended")))
-        .select(keys)
+        .select("group")
         .unique()
     )
-    return found.join(changed, on=keys, how="anti", nulls_equal=True).with_columns(
+    return found.join(changed, on="group", how="anti").with_columns(
         pl.lit("repeated_call").alias("kind"), (pl.col("busy") - pl.col("longest")).alias("wasted")
     )
 
@@ -133,10 +139,10 @@ def storms(calls: pl.DataFrame) -> pl.DataFrame:
     # A statement whose values cannot be seen may be another one each time: that is no retry.
     seen = calls.filter((pl.col("family") != "db") | pl.col("exact").is_not_null())
     seen = seen.with_columns(pl.coalesce("exact", "operation").alias("call"))
-    failing = _timed(seen.filter("failed"), keys)
+    failing = _timed(seen.filter("failed"), keys, FAILURES)
     pause = pl.col("pause")
     found = (
-        failing.group_by(keys)
+        failing.group_by("group")
         .agg(
             *_sums(),
             pause.drop_nulls().first().alias("first_pause"),

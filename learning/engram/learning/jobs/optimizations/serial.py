@@ -32,7 +32,7 @@ def serial(calls: pl.DataFrame, asked: Callable[[pl.Series], pl.DataFrame]) -> p
     import polars as pl
 
     keys = ["trace_id", "service", "parent"]
-    pause = pl.col("began") - pl.col("ended").cum_max().shift(1).over(keys)
+    pause = pl.col("began") - pl.col("ended").cum_max().shift(1).over("group")
     fits = (
         (pl.col("family") == "http")
         & pl.col("reads")
@@ -40,18 +40,22 @@ def serial(calls: pl.DataFrame, asked: Callable[[pl.Series], pl.DataFrame]) -> p
         & pl.col("url").is_not_null()
         & (pl.col("ended") - pl.col("began") >= EACH)
     ).fill_null(False)
-    follows = pl.col("fits").shift(1).over(keys).fill_null(False) & (pl.col("pause") <= BETWEEN)
+    follows = pl.col("fits").shift(1).over("group").fill_null(False) & (pl.col("pause") <= BETWEEN)
+    siblings = calls.filter(pl.col("parent").is_not_null()).with_columns(
+        pl.struct(keys).hash().alias("group"), fits.alias("fits")
+    )
     near = (
-        calls.filter(pl.col("parent").is_not_null())
+        siblings.filter(pl.col("fits").sum().over("group") >= 2)
         .sort("began", "ended", "span_id")
-        .with_columns(pause.alias("pause"), fits.alias("fits"))
-        .filter((pl.col("pause").fill_null(0) >= 0).all().over(keys))
+        .with_columns(pause.alias("pause"))
+        .filter((pl.col("pause").fill_null(0) >= 0).all().over("group"))
     )
     grouped = (
-        near.with_columns((~follows).cum_sum().over(keys).alias("chain"))
+        near.with_columns((~follows).cum_sum().over("group").alias("chain"))
         .filter("fits")
-        .group_by(*keys, "chain", maintain_order=True)
+        .group_by("group", "chain", maintain_order=True)
         .agg(
+            pl.col("trace_id", "service").first(),
             pl.len().alias("times"),
             pl.col("operation"),
             pl.col("operation").n_unique().alias("distinct"),
