@@ -72,7 +72,9 @@ def per_run(wasted: Sequence[float], runs: int) -> Interval:
     # How many are affected in a draw of as many runs as the sample stands for, and their mean.
     stand = max(1, round(runs * len(some) / len(wasted)))
     hit = rng.binomial(stand, share, DRAWS)
-    means = np.array([rng.choice(some, one).sum() / stand if one else 0.0 for one in hit])
+    drawn = np.cumsum(np.concatenate([[0.0], rng.choice(some, int(hit.sum()))]))
+    ends = np.cumsum(hit)
+    means = (drawn[ends] - drawn[ends - hit]) / stand
     low, high = np.percentile(means, (2.5, 97.5))
     return Interval(float(np.sum(wasted)) / runs, float(low), float(high))
 
