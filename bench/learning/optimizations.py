@@ -182,6 +182,25 @@ def _written(trace: Trace, dice: random.Random, copy: int) -> None:
         trace.query(f"UPDATE basket SET n = {dice.randrange(99)}", 3)
 
 
+def _resolvers(trace: Trace, dice: random.Random, copy: int) -> None:
+    for _ in range(dice.randint(6, 15)):
+        own, at = f"{dice.getrandbits(64):016x}", trace.at
+        trace.query("SELECT n FROM field WHERE id = ?", 8, parent_span_id=own)
+        trace.span("resolve", (trace.at - at) / MS, kind=1, at=at, span_id=own)
+
+
+def _inner(trace: Trace, dice: random.Random, *, at_once: bool) -> None:
+    at = trace.at
+    for _ in range(7):
+        own = f"{dice.getrandbits(64):016x}"
+        ends = trace.span("GET /inner", 40, kind=2, at=at, span_id=own, http_request_method="GET",
+                          http_route="/inner")  # fmt: skip
+        asked = at + int(MS * dice.uniform(0.1, 2 if not at_once else 25))
+        trace.query("SELECT v FROM visitor WHERE id = ?", 6, at=asked, parent_span_id=own)
+        trace.at = max(trace.at, ends)
+        at = at + MS // 10 if at_once else trace.at + MS
+
+
 def _again(trace: Trace, dice: random.Random, copy: int) -> None:
     key = dice.randrange(10**6)
     for _ in range(dice.randint(3, 7)):
@@ -330,6 +349,7 @@ PLANTED: Final[dict[str, Make]] = {
         f"/users/{d.randrange(10**6)}/name", 14)),
     "n_plus_one/insert": several(6, 20, lambda t, d, n: t.query(
         "INSERT INTO line VALUES (%s, %s)", 6)),
+    "n_plus_one/resolvers": _resolvers,
     "repeated_call": _again,
     "retry_storm": _storm,
     "serial_calls": _row,
@@ -344,6 +364,8 @@ PLANTED: Final[dict[str, Make]] = {
 ALIKE: Final[dict[str, Make]] = {
     "four queries": several(2, 4, lambda t, d, n: t.query("SELECT a FROM b WHERE id = ?", 9)),
     "at once, of shards": _shards,
+    "inner requests in a row": lambda t, d, c: _inner(t, d, at_once=False),
+    "inner requests at once": lambda t, d, c: _inner(t, d, at_once=True),
     "seven different queries": _different,
     "transactions": _transaction,
     "pages": _pages,

@@ -136,21 +136,22 @@ def look(read: Read, span: Period) -> tuple[dict[Name, Found], pl.DataFrame]:
 def _called(read: Read, span: Period, run: pl.DataFrame) -> list[pl.DataFrame]:
     import polars as pl
 
-    called = named(calls(read, span))
-    repeated = with_runs(repeats(called), run)
+    called = with_runs(named(calls(read, span)), run)
+    repeated = repeats(called)
     elapsed = pl.col("ended") - pl.col("began")
     matters = (elapsed >= LOST) | (elapsed >= PART * pl.col("took"))
     repeated = repeated.filter(matters | (pl.col("kind") == "retry_storm"))
-    waiting = with_runs(serial(called, lambda traces: addresses(read, span, traces)), run)
+    waiting = serial(called, lambda traces: addresses(read, span, traces))
     return [repeated, waiting.filter(pl.col("wasted") >= PART * pl.col("took"))]
 
 
 def _asked(read: Read, span: Period, run: pl.DataFrame) -> list[pl.DataFrame]:
     asked = models.asked(read, span)
+    of_runs = with_runs(asked, run)
     return [
-        with_runs(models.within(asked), run),
+        models.within(of_runs),
         with_runs(models.sent_again(asked), run),
-        models.cacheable(with_runs(asked, run)),
+        models.cacheable(of_runs),
     ]
 
 

@@ -1,8 +1,8 @@
 """What models and tools are asked twice, what they are sent again, and what could be kept.
 
-* **same_prompt**: the same model gets the very same messages again within a trace, one after the
+* **same_prompt**: the same model gets the very same messages again within a run, one after the
   other. Several at the same time are a vote on purpose.
-* **same_tool_call**: a tool gets equal arguments again within a trace and gives the same result.
+* **same_tool_call**: a tool gets equal arguments again within a run and gives the same result.
 * **cacheable**: across traces, a tool or a model asked the same gives the same answer within an
   hour, nearly always, and takes 50 ms or more: less, and a cache costs about as much as it saves.
 * **context_sent_again**: a call's messages begin with at least half of what the call before it (of
@@ -19,6 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from engram.learning.jobs.optimizations.reading import HOUR, MINUTE, MS, Period, paths
+from engram.learning.jobs.optimizations.repeats import OF_RUN
 
 if TYPE_CHECKING:
     import polars as pl
@@ -117,7 +118,8 @@ def asked(read: Read, span: Period) -> pl.DataFrame:
                     CASE WHEN tool THEN {_read("given")} ELSE {text} END AS given,
                     CASE WHEN tool THEN {_read("got")} ELSE {_read("said")} END AS got
                 FROM (
-                    SELECT trace_id, span_id, coalesce(service_name, '') AS service,
+                    SELECT trace_id, span_id, parent_span_id AS parent,
+                        coalesce(service_name, '') AS service,
                         start_time_unix_nano AS began, end_time_unix_nano AS ended,
                         gen_ai_operation_name AS what, name, gen_ai_request_model AS model,
                         status_code = 2 OR error_type IS NOT NULL AS failed,
@@ -154,10 +156,10 @@ def asked(read: Read, span: Period) -> pl.DataFrame:
 
 
 def within(calls: pl.DataFrame) -> pl.DataFrame:
-    """`same_prompt`, `same_tool_call`."""
+    """`same_prompt`, `same_tool_call`, of calls that know their run."""
     import polars as pl
 
-    keys = ["trace_id", "service", "operation", "question"]
+    keys = ["place", "service", "operation", "question"]
     fine = calls.filter(pl.col("question").is_not_null() & ~pl.col("failed"))
     length = pl.col("ended") - pl.col("began")
     tokens = pl.col("tokens_in").fill_null(0) + pl.col("tokens_out").fill_null(0)
@@ -173,7 +175,7 @@ def within(calls: pl.DataFrame) -> pl.DataFrame:
             length.slice(1).sum().alias("wasted"),
             tokens.slice(1).sum().alias("tokens"),
             pl.col("after").all(),
-            pl.col("tool").first(),
+            pl.col("tool", *OF_RUN).first(),
             pl.col("answer").n_unique().alias("answers"),
             pl.col("span_id").first(),
         )
@@ -181,7 +183,7 @@ def within(calls: pl.DataFrame) -> pl.DataFrame:
         .filter(~pl.col("tool") | (pl.col("answers") == 1))
     )
     kind = pl.when("tool").then(pl.lit("same_tool_call")).otherwise(pl.lit("same_prompt"))
-    return found.with_columns(kind.alias("kind"), pl.lit("ai").alias("family"))
+    return found.with_columns(kind.alias("kind"))
 
 
 def cacheable(calls: pl.DataFrame) -> pl.DataFrame:
@@ -220,7 +222,6 @@ def cacheable(calls: pl.DataFrame) -> pl.DataFrame:
         .filter(hit)
         .with_columns(
             pl.lit("cacheable").alias("kind"),
-            pl.lit("ai").alias("family"),
             pl.lit(1, pl.UInt32).alias("times"),
             (pl.col("tokens_in").fill_null(0) + pl.col("tokens_out").fill_null(0)).alias("tokens"),
         )
@@ -260,7 +261,6 @@ def sent_again(calls: pl.DataFrame) -> pl.DataFrame:
         )
         .with_columns(
             pl.lit("context_sent_again").alias("kind"),
-            pl.lit("ai").alias("family"),
             pl.lit(0, pl.Int64).alias("wasted"),
         )
     )

@@ -166,23 +166,34 @@ def addresses(read: Read, span: Period, traces: pl.Series) -> pl.DataFrame:
     )
 
 
-def with_runs(wasted: pl.DataFrame, run: pl.DataFrame) -> pl.DataFrame:
-    """Each row with the run that it is part of: the last one begun before it in its service.
+def with_runs(rows: pl.DataFrame, run: pl.DataFrame) -> pl.DataFrame:
+    """Each row with the run that it is part of.
 
-    A row without one (the run is not in the look) is left out.
+    Of the runs of its service in its trace that were open when it began, the one begun last; of
+    none, the last one before it (work after the answer).
+    `place` is where repetition is looked for: the run, or, where several were open at once and it
+    may be any of them, the parent. A row without a run (it is not in the look) is left out.
     """
     import polars as pl
 
     keys = ["trace_id", "service"]
     own = run.select(*keys, "entry", pl.col("began").alias("run_began"), "took", "version", "run")
-    return (
-        wasted.with_row_index("_row")
+    parent = pl.col("parent") if "parent" in rows.columns else pl.lit(None, pl.String)
+    joined = (
+        rows.with_row_index("_row")
         .join(own, on=keys)
         .filter(pl.col("run_began") <= pl.col("began"))
-        .sort("_row", "run_began", "run")
-        .group_by("_row", maintain_order=True)
-        .last()
-        .drop("_row")
+        .with_columns((pl.col("began") <= pl.col("run_began") + pl.col("took")).alias("_open"))
+    )
+    several = joined.filter("_open").group_by("_row").len().filter(pl.col("len") > 1)
+    apart = pl.concat_str(pl.lit("alone "), "_row")
+    unclear = pl.col("_row").is_in(several["_row"].implode())
+    place = pl.when(unclear).then(pl.coalesce(parent, apart))
+    return (
+        joined.sort("_row", "_open", "run_began", "run")
+        .unique("_row", keep="last", maintain_order=True)
+        .with_columns(place.otherwise(pl.col("run").cast(pl.String)).alias("place"))
+        .drop("_row", "_open")
     )
 
 

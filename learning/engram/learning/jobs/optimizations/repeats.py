@@ -1,12 +1,12 @@
-"""One call too often within a trace: N+1 queries and calls, the same call again, retry storms.
+"""One call too often within a run: N+1 queries and calls, the same call again, retry storms.
 
-* **n_plus_one**: under one parent, the same query or endpoint five times or more, one after the
+* **n_plus_one**: the same query or endpoint five times or more, one after the
   other, with other values or with values that cannot be seen. (The number is the one that is usual
   among products; less is more often a page with five parts than a loop.) Saved: all but the
   longest, as one query for all of them takes about as long as one.
-* **repeated_call**: the very same read, all values seen and equal, three times or more in a trace,
+* **repeated_call**: the very same read, all values seen and equal, three times or more in a run,
   all well, and nothing written in between. Twice is more often two layers that both look.
-* **retry_storm**: the same call fails three times or more in a trace, and the pauses between do not
+* **retry_storm**: the same call fails three times or more in a run, and the pauses between do not
   grow: a client that waits longer each time is a polite one, until its sixth failure.
 
 What is far apart is no loop: who polls waits in between. What overlaps is no loop either.
@@ -30,6 +30,9 @@ IMPOLITE: Final = 6
 SHORT: Final = 100 * MS
 """A pause that is none."""
 _OVERLAP: Final = 1.1
+
+OF_RUN: Final = ("trace_id", "entry", "run", "run_began", "took", "version")
+"""Columns of a row that are those of its run."""
 
 
 def _timed(rows: pl.DataFrame, keys: list[str], least: int) -> pl.DataFrame:
@@ -58,6 +61,7 @@ def _sums() -> list[pl.Expr]:
 
     return [
         pl.len().alias("times"),
+        pl.col("place").first(),
         pl.col("began").min(),
         pl.col("ended").max(),
         pl.col("busy").sum(),
@@ -65,7 +69,7 @@ def _sums() -> list[pl.Expr]:
         pl.col("length").max().alias("longest"),
         pl.col("length").median().alias("usual"),
         pl.col("pause").median(),
-        pl.col("trace_id", "service", "family", "operation", "span_id").first(),
+        pl.col("service", "operation", *OF_RUN).first(),
     ]
 
 
@@ -83,7 +87,7 @@ def loops(calls: pl.DataFrame) -> pl.DataFrame:
     """N+1."""
     import polars as pl
 
-    keys = ["trace_id", "service", "parent", "family", "operation", "host"]
+    keys = ["place", "service", "family", "operation", "host"]
     fine = calls.filter(pl.col("counts") & ~pl.col("failed") & ~pl.col("paged"))
     fine = fine.filter((pl.col("family") != "http") | pl.col("url").is_not_null())
     found = (
@@ -109,7 +113,7 @@ def again(calls: pl.DataFrame) -> pl.DataFrame:
     """The same read again."""
     import polars as pl
 
-    keys = ["trace_id", "service", "family", "operation", "host", "exact"]
+    keys = ["place", "service", "family", "operation", "host", "exact"]
     seen = calls.filter(pl.col("exact").is_not_null() & pl.col("reads") & pl.col("counts"))
     found = (
         _timed(seen, keys, AGAIN)
@@ -118,10 +122,10 @@ def again(calls: pl.DataFrame) -> pl.DataFrame:
         .filter((pl.col("times") >= AGAIN) & ~pl.col("failed") & _in_a_row())
     )
     writes = calls.filter(~pl.col("reads").fill_null(False) & pl.col("counts")).select(
-        "trace_id", "service", pl.col("began").alias("written")
+        "place", pl.col("began").alias("written")
     )
     changed = (
-        found.join(writes, on=["trace_id", "service"])
+        found.join(writes, on="place")
         .filter(pl.col("written").is_between(pl.col("began"), pl.col("ended")))
         .select("group")
         .unique()
@@ -135,7 +139,7 @@ def storms(calls: pl.DataFrame) -> pl.DataFrame:
     """The same failing call, again and again."""
     import polars as pl
 
-    keys = ["trace_id", "service", "family", "operation", "host", "call"]
+    keys = ["place", "service", "family", "operation", "host", "call"]
     # A statement whose values cannot be seen may be another one each time: that is no retry.
     seen = calls.filter((pl.col("family") != "db") | pl.col("exact").is_not_null())
     seen = seen.with_columns(pl.coalesce("exact", "operation").alias("call"))
@@ -169,8 +173,8 @@ def repeats(calls: pl.DataFrame) -> pl.DataFrame:
     """All three."""
     import polars as pl
 
-    columns = ["kind", "trace_id", "service", "operation", "family", "began", "ended", "times",
-               "wasted", "span_id"]  # fmt: skip
+    columns = ["kind", "service", "operation", "began", "ended", "times", "wasted",
+               *OF_RUN]  # fmt: skip
     return pl.concat([part(calls).select(columns) for part in (loops, again, storms)])
 
 

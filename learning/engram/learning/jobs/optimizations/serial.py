@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from engram.learning.jobs.optimizations.reading import MS
+from engram.learning.jobs.optimizations.repeats import OF_RUN
 
 if TYPE_CHECKING:
     import polars as pl
@@ -55,7 +56,7 @@ def serial(calls: pl.DataFrame, asked: Callable[[pl.Series], pl.DataFrame]) -> p
         .filter("fits")
         .group_by("group", "chain", maintain_order=True)
         .agg(
-            pl.col("trace_id", "service").first(),
+            pl.col("service", *OF_RUN).first(),
             pl.len().alias("times"),
             pl.col("operation"),
             pl.col("operation").n_unique().alias("distinct"),
@@ -79,10 +80,9 @@ def serial(calls: pl.DataFrame, asked: Callable[[pl.Series], pl.DataFrame]) -> p
     later = pl.col("url").list.slice(1).list.join("/").str.extract_all(_IDS)
     return grouped.filter(later.list.set_difference(known).list.len() == 0).select(
         pl.lit("serial_calls").alias("kind"),
-        "trace_id",
         "service",
+        *OF_RUN,
         pl.col("operation").list.join(", then ").str.slice(0, 300),
-        pl.lit("http").alias("family"),
         "began",
         "ended",
         "times",

@@ -91,7 +91,7 @@ def slow(rows: pl.DataFrame) -> pl.DataFrame:
             (length - SLOW).sum().alias("wasted"),
             pl.col("span_id").first(),
         )
-        .with_columns(pl.lit("slow_query").alias("kind"), pl.lit("db").alias("family"))
+        .with_columns(pl.lit("slow_query").alias("kind"))
     )
 
 
