@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from engram.learning.jobs import agents, decisions, errors, journeys, logs, report, solutions
+from engram.learning.jobs import (
+    agents,
+    decisions,
+    errors,
+    journeys,
+    logs,
+    optimizations,
+    report,
+    solutions,
+)
 from engram.learning.jobs.insight import Insight
 from engram.learning.jobs.runner import Job, Run, Runner
 from engram.learning.jobs.window import Window
@@ -16,6 +25,7 @@ JOBS: Final[tuple[Job, ...]] = (
     errors.JOB,
     solutions.JOB,
     logs.JOB,
+    optimizations.JOB,
     decisions.JOB,
     journeys.JOB,
     agents.JOB,
