@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from engram.learning.jobs import errors
+from engram.learning.jobs import errors, predictions
 from engram.learning.jobs.insight import Insight
 from engram.learning.jobs.runner import Job, Run, Runner
 from engram.learning.jobs.window import Window
 
-JOBS: Final[tuple[Job, ...]] = (errors.JOB,)
+JOBS: Final[tuple[Job, ...]] = (errors.JOB, predictions.JOB)
 """In the order in which they run."""
 
 __all__ = ["JOBS", "Insight", "Job", "Run", "Runner", "Window"]
