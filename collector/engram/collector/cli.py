@@ -282,6 +282,9 @@ def _parser() -> argparse.ArgumentParser:
     jobs.add_argument(
         "--since", metavar="TIME", help="run: look at everything since: 7d, 2h, 2026-11-20"
     )
+    add("predictions", "what was predicted, whether it came true, and how good that is")
+    alerts = add("alerts", "send a test message to every hook, and say what came back")
+    alerts.add_argument("action", choices=["test"], help="what to do")
     lab = add("lab", "run a method of learning as a filter, on data of your own", _LAB_HELP)
     lab.add_argument(
         "method",
@@ -499,7 +502,7 @@ def _learn(options: argparse.Namespace) -> int:
     home = _home(options, config)
     from engram.collector.roles.learn import run
 
-    return run(home, _supervised(options), config.log_level)
+    return run(home, _supervised(options), config)
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -725,13 +728,40 @@ def _jobs(options: argparse.Namespace) -> int:
     if options.action == "list":
         told = jobs.listed(home)
     else:
-        told = jobs.run(home, options.name, options.since)
+        told = jobs.run(home, options.name, options.since, _config(options))
     if options.json:
         print(dumps(told))
     else:
         for line in jobs.lines(told):
             print(line)
     return FAILED if any(one.get("error") for one in told) and options.action == "run" else OK
+
+
+def _predictions(options: argparse.Namespace) -> int:
+    from engram.collector import predictions, query
+    from engram.collector.output import dumps
+
+    with query.reader(_home(options)) as lake:
+        told = predictions.told(lake)
+    if options.json:
+        print(dumps(told))
+    else:
+        for line in predictions.lines(told):
+            print(line)
+    return OK
+
+
+def _alerts(options: argparse.Namespace) -> int:
+    from engram.collector import alerts
+    from engram.collector.output import dumps
+
+    told = alerts.test(_config(options))
+    if options.json:
+        print(dumps(told))
+    else:
+        for line in alerts.lines(told):
+            print(line)
+    return OK if all(one["ok"] for one in told) else FAILED
 
 
 def _lab(options: argparse.Namespace) -> int:
@@ -888,6 +918,8 @@ _COMMANDS: Final = {
     "rederive": _rederive,
     "rules": _rules,
     "jobs": _jobs,
+    "predictions": _predictions,
+    "alerts": _alerts,
     "lab": _lab,
     "config": _config_command,
     "audit": _audit,

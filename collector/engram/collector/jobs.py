@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engram.collector.rederive import since as instant
 from engram.exporters.home import Home
-from engram.learning.jobs import JOBS, Run, Runner
+from engram.learning.jobs import JOBS, Job, Run, Runner
+
+if TYPE_CHECKING:
+    from engram.collector.config import Config
+
+
+def configured(config: Config | None) -> tuple[Job, ...]:
+    """The jobs, with the settings of a configuration."""
+    from engram.collector.component import Kind
+    from engram.learning.jobs.predictions import Predictions
+    from engram.learning.limits import Limits
+
+    limits = config.settings(Kind.EXTENSION, "predictions", Limits) if config else None
+    return tuple(Predictions(limits) if isinstance(job, Predictions) else job for job in JOBS)
 
 
 def listed(home: Home) -> list[dict[str, Any]]:
@@ -20,14 +33,16 @@ def listed(home: Home) -> list[dict[str, Any]]:
     ]
 
 
-def run(home: Home, name: str | None, since: str | None) -> list[dict[str, Any]]:
+def run(
+    home: Home, name: str | None, since: str | None, config: Config | None = None
+) -> list[dict[str, Any]]:
     """Run one job or all of them; how it went.
 
     Raises:
         BadRequest: `since` is no time.
         NotFound: there is no such job.
     """
-    runner = Runner(home, JOBS)
+    runner = Runner(home, configured(config))
     runs = runner.step([name] if name else [], since=None if since is None else instant(since))
     return [{"job": one.job, **_told(one)} for one in runs]
 
@@ -54,4 +69,4 @@ def lines(told: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield f"{one['job']:12} {how}{about}"
 
 
-__all__ = ["lines", "listed", "run"]
+__all__ = ["configured", "lines", "listed", "run"]

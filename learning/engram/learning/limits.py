@@ -5,6 +5,7 @@ Settings, so nothing heavy is imported here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,10 +15,10 @@ from datetime import timedelta
 class Latency:
     """A limit for the 95th percentile of an operation's hour."""
 
-    operation: str
+    operation: str = ""
     """As in the titles of requests: `POST /orders`, or a span's name."""
 
-    p95: timedelta
+    p95: timedelta = timedelta(0)
     """More than this is too slow."""
 
     service: str | None = None
@@ -28,10 +29,10 @@ class Latency:
 class Objective:
     """The share of a service's requests that must not fail."""
 
-    service: str
+    service: str = ""
     """Its name."""
 
-    slo: float
+    slo: float = 0.99
     """Between 0 and 1."""
 
 
@@ -39,10 +40,10 @@ class Objective:
 class Gauge:
     """A limit for a metric that has none of its own."""
 
-    metric: str
+    metric: str = ""
     """Its name."""
 
-    limit: float
+    limit: float = math.nan
     """As much is too much."""
 
 
@@ -76,13 +77,20 @@ class Limits:
         if not 0 < self.slo < 1:
             yield "slo: must be between 0 and 1, such as 0.99"
         for at, one in enumerate(self.slos):
+            if not one.service:
+                yield f"slos[{at}].service: needs the name of a service"
             if not 0 < one.slo < 1:
                 yield f"slos[{at}].slo: must be between 0 and 1, such as 0.999"
         if not self.latency_times > 1:
             yield "latency_times: must be more than 1"
         for at, limit in enumerate(self.latency):
+            if not limit.operation:
+                yield f"latency[{at}].operation: needs one, such as POST /orders"
             if limit.p95 <= timedelta(0):
                 yield f"latency[{at}].p95: must be more than 0"
+        for at, gauge in enumerate(self.gauges):
+            if not gauge.metric or not math.isfinite(gauge.limit):
+                yield f"gauges[{at}]: needs metric and limit"
         if not 0 < self.full <= 1:
             yield "full: must be more than 0, and at most 1"
         if self.tokens_per_day < 0:
