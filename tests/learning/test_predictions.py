@@ -16,6 +16,11 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from tests.learning.home import Collecting
 from tests.telemetry import T0, attributes, request, span_id, trace_id
 
+from engram.collector import jobs as command
+from engram.collector import predictions as listing
+from engram.collector import query
+from engram.collector.config import DEFAULT_FILE, parse
+from engram.exporters.errors import ConfigError
 from engram.exporters.home import Home
 from engram.exporters.signals import Signal
 from engram.learning.exposure import Exposure
@@ -302,6 +307,12 @@ def test_a_disk_that_fills_is_said_once_and_scored_once(collecting: Collecting) 
     assert score["says"] == "score"  # the hours are those up to midnight and beyond
     assert score["hit_rate"] == 1
     assert score["brier"] == pytest.approx((1 - one["probability"]) ** 2)
+    with query.reader(collecting.home) as lake:
+        told = listing.told(lake)
+    assert told["open"] == []
+    assert [two["verdict"] for two in told["scored"]] == ["hit"]
+    assert told["scored"][0]["title"] == one["title"]
+    assert [*listing.lines(told)][-1].startswith("saturation: 100 % of 1 came true, Brier 0.")
     before = collecting.rows("SELECT id, content FROM lake.memories ORDER BY id")
     runner = Runner(collecting.home, [Predictions()], clock=lambda: NOW + 13 * HOUR)
     runner.step(since=0)
@@ -495,3 +506,29 @@ def test_muted_is_recorded_and_not_loud(collecting: Collecting) -> None:
     assert "muted" in one["tags"]
     assert "state:predicted" not in one["tags"]
     assert one["probability"] < one["method_probability"]
+
+
+def test_limits_are_settings() -> None:
+    """The job that runs has those of the file; what is wrong is said with its path."""
+    base = DEFAULT_FILE.read_text()
+    begin, end = base.index("  predictions:"), base.index("  alerts:")
+
+    def read(text: str) -> Any:
+        path = Path("x.yaml")
+        return parse(base[:begin] + f"  predictions: {text}\n" + base[end:], path, {})
+
+    config = read("{slos: [{service: shop, slo: 0.999}], latency: [{operation: a, p95: 2s}]}")
+    (job,) = [one for one in command.configured(config) if isinstance(one, Predictions)]
+    limits = job._limits
+    assert (limits.slo_of("shop"), limits.slo_of("tea")) == (0.999, 0.99)
+    assert (limits.p95_of("any", "a"), limits.p95_of("any", "b")) == (2.0, None)
+    for text, wrong in (
+        ("{slo: 99}", r"predictions\.slo: must be between 0 and 1"),
+        ("{slos: [{slo: 0.9}]}", r"slos\[0\]\.service"),
+        ("{latency: [{operation: a}]}", r"latency\[0\]\.p95"),
+        ("{latency: [{operation: a, p99: 2s}]}", "unknown key"),
+        ("{gauges: [{metric: a}]}", r"gauges\[0\].*limit"),
+        ("{tokens: 5}", "unknown key.*tokens_per_day"),
+    ):
+        with pytest.raises(ConfigError, match=wrong):
+            read(text)

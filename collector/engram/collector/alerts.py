@@ -9,7 +9,7 @@ from typing import Any
 from engram.collector.component import Kind
 from engram.collector.config import Config
 from engram.exporters.errors import NotFound
-from engram.learning.alerts.choose import test_message
+from engram.learning.alerts.choose import trial
 from engram.learning.alerts.hooks import hooks
 from engram.learning.alerts.settings import Alerts
 
@@ -19,7 +19,7 @@ def settings_of(config: Config) -> Alerts:
     return config.settings(Kind.EXTENSION, "alerts", Alerts) or Alerts()
 
 
-def test(config: Config) -> list[dict[str, Any]]:
+def try_out(config: Config) -> list[dict[str, Any]]:
     """Send a test message to every hook; what came back.
 
     Raises:
@@ -33,7 +33,7 @@ def test(config: Config) -> list[dict[str, Any]]:
         )
     told = []
     for hook in found:
-        answer = hook.send(test_message(time.time_ns()))
+        answer = hook.send(trial(time.time_ns()))
         told.append({"hook": hook.about, "ok": answer.ok, "answer": answer.text})
     return told
 
@@ -44,4 +44,4 @@ def lines(told: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield f"{'ok' if one['ok'] else 'failed':7} {one['hook']}: {one['answer'] or 'no words'}"
 
 
-__all__ = ["lines", "settings_of", "test"]
+__all__ = ["lines", "settings_of", "try_out"]

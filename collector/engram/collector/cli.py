@@ -755,7 +755,7 @@ def _alerts(options: argparse.Namespace) -> int:
     from engram.collector import alerts
     from engram.collector.output import dumps
 
-    told = alerts.test(_config(options))
+    told = alerts.try_out(_config(options))
     if options.json:
         print(dumps(told))
     else:

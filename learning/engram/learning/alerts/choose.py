@@ -104,14 +104,14 @@ def summary(held: Sequence[Mapping[str, Any]], now: int) -> dict[str, Any]:
     return {
         "version": VERSION, "kind": "summary",
         "id": blake2b(key.encode(), digest_size=12).hexdigest(),
-        "title": f"{len(held)} more alerts",
+        "title": f"{len(held)} more alert{'s' if len(held) > 1 else ''}",
         "content": "\n".join(str(one["title"]) for one in held[:MOST]),
         "time": _when(now), "time_unix_nano": now, "count": len(held),
         "alerts": list(held[:MOST]),
     }  # fmt: skip
 
 
-def test_message(now: int) -> dict[str, Any]:
+def trial(now: int) -> dict[str, Any]:
     """The message that shows whether a hook works."""
     return {
         "version": VERSION, "kind": "test", "id": f"test-{now}", "title": "A test of alerts",
@@ -145,6 +145,6 @@ __all__ = [
     "found",
     "link",
     "summary",
-    "test_message",
+    "trial",
     "wanted",
 ]
