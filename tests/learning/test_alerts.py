@@ -17,6 +17,7 @@ from tests.learning.home import Collecting
 
 from engram.collector import alerts as command
 from engram.collector.config import DEFAULT_FILE, load, parse
+from engram.collector.effective import effective
 from engram.exporters.errors import ConfigError, NotFound
 from engram.exporters.home import Home
 from engram.exporters.signals import Signal
@@ -439,6 +440,15 @@ def test_settings_are_checked() -> None:
     ):
         with pytest.raises(ConfigError, match=wrong):
             read(text)
+
+
+def test_what_is_in_effect_is_shown_without_secrets() -> None:
+    """Headers, and what is behind the host of a webhook."""
+    config = read("{webhooks: [{url: 'https://u:p@a.example/T0/secret', headers: {a: secret}}]}")
+    shown = str(effective(config)["extensions"]["alerts"])
+    assert "https://****@a.example/****" in shown
+    assert "secret" not in shown
+    assert "http://127.0.0.1:4319" in shown
 
 
 def test_the_command_says_what_came_back(server: Server) -> None:

@@ -84,7 +84,8 @@ class Predictions:
         yield from tokens.tokens(read, self._limits, end)
 
     def _deploys(self, read: Read, until: int) -> Iterator[Insight]:
-        found = list(deploys.regressions(deploys.versions(read, until), until))
+        suspects = deploys.suspects(read, until)
+        found = list(deploys.regressions(deploys.versions(read, suspects, until), until))
         if not found:
             return
         record = Record.read(read, until)
@@ -100,12 +101,11 @@ class Predictions:
     def _outcomes(
         self, read: Read, record: Record, watched: dict[tuple[str, ...], Watched], end: int
     ) -> Iterator[Insight]:
-        versions: dict[str, list[deploys.Version]] | None = None
         for made in record.open:
             if made.kind != "regression":
                 judged = judge(made, watched.get(made.series), end)
             elif end * HOUR >= made.deadline + GRACE * HOUR:
-                versions = deploys.versions(read, end * HOUR) if versions is None else versions
+                versions = deploys.versions(read, [made.series[1]], end * HOUR)
                 judged = _judge_version(made, versions)
             else:
                 continue

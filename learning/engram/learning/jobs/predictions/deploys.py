@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -80,16 +80,36 @@ class Regression:
     """Lower bound of the new rate (97.5 %)."""
 
 
-def versions(read: Read, until: int) -> dict[str, list[Version]]:
-    """The versions of each service that answered lately, oldest first."""
+def suspects(read: Read, until: int) -> list[str]:
+    """The services that answer by a version that did not answer a day ago.
+
+    Two slices of an hour are read and not two days: most of the time nothing was deployed.
+    """
+
+    def answered(begin: int) -> set[tuple[str, str]]:
+        rows = read(
+            "SELECT DISTINCT coalesce(service_name, '') AS service, resource FROM lake.spans "
+            "WHERE kind = 2 AND start_time_unix_nano >= ? AND start_time_unix_nano < ?",
+            [begin, begin + HOUR],
+        ).rows()
+        return {(service, _version(resource)) for service, resource in rows}
+
+    now = {one for one in answered(until - HOUR) if one[1]}
+    return sorted({service for service, _ in now - answered(until - 25 * HOUR)}) if now else []
+
+
+def versions(read: Read, services: Sequence[str], until: int) -> dict[str, list[Version]]:
+    """The versions of services that answered lately, oldest first."""
+    if not services:
+        return {}
     rows = read(
         "SELECT coalesce(service_name, '') AS service, resource, "
         f"start_time_unix_nano // {HOUR} AS hour, count(*) AS requests, "
         "count(*) FILTER (status_code = 2 OR http_response_status_code >= 500) AS failed, "
         "min(start_time_unix_nano) AS first "
         "FROM lake.spans WHERE kind = 2 AND start_time_unix_nano >= ? AND start_time_unix_nano < ? "
-        "GROUP BY ALL",
-        [until - LOOK * HOUR, until],
+        f"AND coalesce(service_name, '') IN ({', '.join('?' * len(services))}) GROUP BY ALL",
+        [until - LOOK * HOUR, until, *services],
     )
     names = {one: _version(one) for one in rows["resource"].unique().to_list()}
     found: dict[tuple[str, str], tuple[dict[int, tuple[int, int]], int]] = {}
@@ -159,4 +179,4 @@ def _version(resource: str | None) -> str:
     return told if isinstance(told, str) else ""
 
 
-__all__ = ["LOOK", "Regression", "Version", "judge", "regressions", "versions"]
+__all__ = ["LOOK", "Regression", "Version", "judge", "regressions", "suspects", "versions"]

@@ -24,6 +24,9 @@ DAY_HOURS: Final = 24
 HISTORY: Final = 8 * DAY_HOURS
 """Hours that are looked at: a week, so that a usual Monday is no rise, and the day that rises."""
 
+LASTS: Final = 3
+"""Hours in a row in which a crossing must be foreseen: what one hour brings, the next may take."""
+
 Kind = Literal["latency", "error_budget", "saturation", "queue", "tokens", "regression"]
 
 
@@ -105,6 +108,9 @@ def _level(series: Watched) -> Foreseen | None:
 
     found = crossing(series.values, 3600, series.limit)
     if found.probability < 0.5 or not found.after_s:
+        return None
+    before = [crossing(series.values[:-ago], 3600, series.limit) for ago in range(1, LASTS)]
+    if any(one.probability < 0.5 for one in before):
         return None
     comes = forecast(series.values, 3600, DAY_HOURS)
     after = found.after_s / 3600
