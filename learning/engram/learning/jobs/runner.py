@@ -101,11 +101,19 @@ class Runner:
         self.ledger: list[Run] = []
         self._load()
 
-    def loop(self, stop: threading.Event, *, every_s: float = EVERY_S) -> None:
-        """Run all jobs now and then, until told to stop."""
+    def loop(
+        self,
+        stop: threading.Event,
+        *,
+        every_s: float = EVERY_S,
+        after: Callable[[], None] | None = None,
+    ) -> None:
+        """Run all jobs now and then, until told to stop. `after` is called after each round."""
         wait = min(FIRST_S, every_s)
         while not stop.wait(wait):
             self.step(stop=stop)
+            if after is not None:
+                after()
             wait = every_s
 
     def step(
