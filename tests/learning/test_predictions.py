@@ -16,20 +16,21 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from tests.learning.home import Collecting
 from tests.telemetry import T0, attributes, request, span_id, trace_id
 
-from engram.collector import jobs as command
 from engram.collector import predictions as listing
 from engram.collector import query
+from engram.collector.component import Kind as Part
 from engram.collector.config import DEFAULT_FILE, parse
 from engram.exporters.errors import ConfigError
 from engram.exporters.home import Home
 from engram.exporters.signals import Signal
 from engram.learning.exposure import Exposure
-from engram.learning.jobs import Insight, Runner, Window
+from engram.learning.jobs import Insight, Runner, Window, configured
 from engram.learning.jobs.insight import request as insights
 from engram.learning.jobs.predictions import Predictions, deploys, judge, words
 from engram.learning.jobs.predictions.gauges import gauges
 from engram.learning.jobs.predictions.record import Made, Scored, standing
 from engram.learning.jobs.predictions.series import HOUR, Foreseen, Kind, Watched, foresee
+from engram.learning.jobs.runner import Reader
 from engram.learning.limits import Gauge, Latency, Limits, Objective
 
 END = T0 // HOUR // 24 * 24 + 12
@@ -356,7 +357,7 @@ def test_a_slower_and_slower_operation(collecting: Collecting) -> None:
     assert one["limit_is"] == "its own history"
     assert len(one["evidence"]) == 5
     limits = Limits(latency=(Latency(operation="GET /orders", p95=timedelta(seconds=60)),))
-    read = Runner(collecting.home, [])._reader()
+    read = Reader(collecting.home).read
     found = [*Predictions(limits).run(read, Window(0, NOW + 1))]
     assert [one for one in found if one.time_unix_nano > NOW] == []
 
@@ -398,7 +399,7 @@ def test_metrics_whose_limit_is_known_by_their_name(collecting: Collecting) -> N
         gauge("room.temperature", 20 * rises),
     ]))  # fmt: skip
     collecting.commit()
-    read = Runner(collecting.home, [])._reader()
+    read = Reader(collecting.home).read
     found = {
         one.name: one
         for one in gauges(read, Limits(gauges=(Gauge(metric="tea.cups", limit=9.5),)), END)
@@ -518,7 +519,11 @@ def test_limits_are_settings() -> None:
         return parse(base[:begin] + f"  predictions: {text}\n" + base[end:], path, {})
 
     config = read("{slos: [{service: shop, slo: 0.999}], latency: [{operation: a, p95: 2s}]}")
-    (job,) = [one for one in command.configured(config) if isinstance(one, Predictions)]
+    (job,) = [
+        one
+        for one in configured(config.settings(Part.EXTENSION, "predictions", Limits))
+        if isinstance(one, Predictions)
+    ]
     limits = job._limits
     assert (limits.slo_of("shop"), limits.slo_of("tea")) == (0.999, 0.99)
     assert (limits.p95_of("any", "a"), limits.p95_of("any", "b")) == (2.0, None)
