@@ -210,6 +210,7 @@ class Recall:
         without: Sequence[str],
         also: Sequence[str],
         limits: tuple[int, int],
+        also_since_ns: int = 0,
         as_of_ns: int | None = None,
     ) -> tuple[list[Item], list[Item]]:
         """The newest memories but of some types, and the newest of others; both newest first.
@@ -229,6 +230,7 @@ class Recall:
             " UNION ALL ".join(
                 f"(SELECT {part} AS part, id, time_unix_nano FROM lake.memories WHERE {holds} "
                 f"AND type {'NOT IN' if part == 0 else 'IN'} ({listed(types)}) "
+                f"AND time_unix_nano >= {also_since_ns if part else 0} "
                 f"ORDER BY time_unix_nano DESC, id LIMIT {limits[part]})"
                 for part, types in enumerate((without, also))
             ),

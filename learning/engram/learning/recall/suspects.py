@@ -60,7 +60,7 @@ def believed(one: Item) -> bool:
         return False
     if (one.trust or "unknown") in UNTRUSTED or one.superseded_by is not None or suspicious(one):
         return False
-    tried, worked = tried_and_worked(one.meta_data, one.outcome)
+    tried, worked = tried_and_worked(one)
     if tried and not worked:
         return False
     return bool(worked) or (one.trust != "agent" and one.memory_type != "error_resolution")

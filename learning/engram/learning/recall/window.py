@@ -18,7 +18,7 @@ from engram.learning.recall import fence
 from engram.learning.recall.folding import equal
 from engram.learning.recall.items import ALL, Found, Item, Scope
 from engram.learning.recall.judging import together
-from engram.learning.recall.problems import PROBLEMS, open_problems
+from engram.learning.recall.problems import OPEN_NS, PROBLEMS, open_problems
 from engram.learning.recall.suspects import DECISIONS, SOLUTIONS, believed, suspicious
 from engram.learning.recall.tokens import Tokenizer, count
 
@@ -44,6 +44,9 @@ NOISE: Final = (
     "enrichment",
 )  # fmt: skip
 """Types of which nobody wants the newest fifty."""
+
+_PROBLEMS: Final = 12
+"""The newest failures of which the open problems are."""
 
 _LONG: Final = 1_200
 """Characters of an item's content before it is shortened; a quarter of the budget at most."""
@@ -161,8 +164,10 @@ def _recent(
 ) -> tuple[list[Item], list[Item]]:
     """The newest memories of a scope, newest first and folded, and the newest failures in it."""
     recent, problems = recall.newest_of(
-        scope, without=NOISE, also=PROBLEMS, limits=(most, 20), as_of_ns=as_of_ns
-    )
+        scope, without=NOISE, also=PROBLEMS, limits=(most, _PROBLEMS),
+        also_since_ns=(recall.clock() if as_of_ns is None else as_of_ns) - OPEN_NS,
+        as_of_ns=as_of_ns,
+    )  # fmt: skip
     if agent is not None:
         mine = f"agent:{agent}".casefold()
         recent = [
