@@ -18,6 +18,7 @@ from tests.learning.home import Collecting
 
 from engram.collector import cli
 from engram.exporters.home import Home
+from engram.exporters.memories import memory_id
 from engram.learning.jobs import Runner
 from engram.learning.jobs.errors import Errors
 from engram.learning.jobs.report import Reports
@@ -334,6 +335,36 @@ def test_a_day_that_is_over_is_kept(collecting: Collecting) -> None:
     assert collecting.rows(kept) == rows
     report = told(collecting, Period.of(day_of(MIDNIGHT + DAY), 1, MIDNIGHT + 9 * DAY))
     assert not report.headline
+
+
+def test_predictions_are_open_or_scored(collecting: Collecting) -> None:
+    """The decided have a Brier score, the open ones a deadline; silent ones are no sentence."""
+    records = []
+    for n, (day, sure, verdict, muted) in enumerate(
+        ((-9, 0.9, "hit", False), (-8, 0.8, "miss", False), (-2, 0.7, "", False),
+         (-2, 0.6, "", True), (0, 0.5, "", False))
+    ):  # fmt: skip
+        tags = {"engram.tags": ["job:predictions", "state:predicted"]}
+        records.append(
+            event("ai_insight", MIDNIGHT + day * DAY + n, f"Disk {n} fills", id=f"p{n}", n=99,
+                  job="predictions", importance=0.8, probability=sure, muted=muted,
+                  deadline_ns=MIDNIGHT + 3 * DAY, **tags)
+        )  # fmt: skip
+        if verdict:
+            made = memory_id("ai_insight", "", f"id:p{n}")
+            records.append(
+                event("ai_insight", MIDNIGHT - DAY + n, f"It was a {verdict}", id=f"o{n}",
+                      job="predictions", prediction=made, verdict=verdict, **tags)
+            )  # fmt: skip
+    collecting.send(*records)
+    texts = [(one.mark, one.text) for one in section(told(collecting), "predictions").statements]
+    assert texts == [
+        ("predicted", "Disk 4 fills"),
+        ("", "1 statement in all, the day before there were 2."),
+        ("open", "Disk 2 fills (until 2026-09-25 00:00 UTC, probability 70.0 %)"),
+        ("", "Of 2 predictions of four weeks that are decided 1 came true: 50.0 % (95 % interval "
+             "9.5 % to 90.5 %); Brier score 0.325."),
+    ]  # fmt: skip
 
 
 # -- the command -----------------------------------------------------------------------------------

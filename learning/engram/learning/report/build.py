@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Final
 
-from engram.learning.report import choices, errors, llm, own, requests, work
+from engram.learning.report import choices, errors, llm, own, predictions, requests, work
 from engram.learning.report.ask import ask
 from engram.learning.report.insights import PLACES, REPORT, Said, place, said, simple, statements
 from engram.learning.report.model import Report, Section, Statement
@@ -30,7 +30,8 @@ def build(
     found = said(read, period)
     of: dict[str, list[Said]] = defaultdict(list)
     for one in found:
-        of[place(one)].append(one)
+        if not one.facts.get("muted"):  # said in silence: counted, and no news
+            of[place(one)].append(one)
     earlier = period.first - timedelta(days=period.days)
     then: dict[str, list[Said]] = defaultdict(list)
     for one in said(read, Period.of(earlier, period.days, period.until - period.shift)):
@@ -44,11 +45,11 @@ def build(
         llm.section(read, period, calls, statements(of["llm"]), brief=brief),
         choices.section(read, period, statements(of["decisions"]), brief=brief),
         work.section(read, period, statements(of["work"]), brief=brief),
+        predictions.section(read, period, of[predictions.KEY], then[predictions.KEY]),
         *(
             simple(key, title, of[key], quiet, then[key], period.other)
             for key, title, quiet in (
                 ("causes", "Causes", "No incident was looked into."),
-                ("predictions", "Predictions", "Nothing was predicted and nothing fell due."),
                 ("optimizations", "Optimisations", "Nothing to make faster or cheaper was found."),
                 ("solutions", "Solutions", "No solution was tried, and none proved itself."),
             )

@@ -69,8 +69,8 @@ class Said:
         )
 
 
-def said(read: Read, period: Period) -> list[Said]:
-    """What was said of a period, most important first."""
+def said(read: Read, period: Period, job: str = "") -> list[Said]:
+    """What was said of a period, most important first; by all jobs, or by one."""
     rows = ask(
         read,
         f"""
@@ -81,10 +81,12 @@ def said(read: Read, period: Period) -> list[Said]:
             AND time_unix_nano >= $since AND time_unix_nano < $until
             AND source = 'mark' AND len(list_filter(tags, lambda one: one LIKE 'job:%')) > 0
             AND NOT list_contains(tags, 'job:{REPORT}')
+            AND ($job = '' OR list_contains(tags, 'job:' || $job))
         ORDER BY importance DESC, time_unix_nano, id
         LIMIT {_MOST}
         """,
         **limits(period),
+        job=job,
     )
     found = []
     for row in rows.iter_rows(named=True):
