@@ -135,7 +135,8 @@ class Lake:
             self.db.execute(f"""
                 INSERT INTO lake.spans (trace_id, span_id, name, kind, start_time_unix_nano,
                     end_time_unix_nano, status_code, attributes, service_name, resource,
-                    http_request_method, http_route, http_response_status_code, recorded_at)
+                    http_request_method, http_route, http_response_status_code, collector, sequence,
+                    recorded_at)
                 WITH made AS (
                     SELECT range AS n, hash(range, {day}) AS h, hash(range, {day}, 1) AS h1,
                         hash(range, {day}, 2) AS h2, hash(range, {day}, 3) AS h3
@@ -158,7 +159,7 @@ class Lake:
                     '","host.name":"host-' || (h3 % 4) ||
                     '","process.pid":' || (h3 % 4 + 100) || '}}',
                     'GET', '/operation/' || operation,
-                    CASE WHEN h2 % 1000 < 3 THEN 500 ELSE 200 END, began FROM placed
+                    CASE WHEN h2 % 1000 < 3 THEN 500 ELSE 200 END, 'bench', 1, began FROM placed
             """)
 
     def metrics(self, services: int, hours: int, end: int) -> None:
@@ -172,7 +173,7 @@ class Lake:
             self.db.execute(f"""
                 INSERT INTO lake.metrics (name, type, aggregation_temporality, is_monotonic,
                     time_unix_nano, flags, attributes, value_double, service_name, resource,
-                    recorded_at)
+                    collector, sequence, recorded_at)
                 WITH made AS (
                     SELECT s.range AS service,
                         {end - hours} * {HOUR} + p.range * {HOUR // 12} AS moment,
@@ -184,7 +185,8 @@ class Lake:
                 SELECT '{name}', CASE WHEN {temporality} IS NULL THEN 'gauge' ELSE 'sum' END,
                     {temporality}, false, moment, 0, '{{"pool":"old"}}', {value},
                     'service-' || service,
-                    '{{"service.name":"service-' || service || '","host.name":"host-1"}}', moment
+                    '{{"service.name":"service-' || service || '","host.name":"host-1"}}',
+                    'bench', 1, moment
                 FROM (SELECT *, sin(moment / {24 * HOUR} * 2 * pi() + service) AS season FROM made)
             """)
 

@@ -367,8 +367,7 @@ def test_from_the_lake_to_the_hook_once(collecting: Collecting, server: Server) 
     assert {one["job"] for one in server.bodies} == {"errors"}
     assert {one["state"] for one in server.bodies} == {"new"}
     # What no job said is no alert, whatever it calls itself.
-    mark = found(60, now)
-    body = insights([mark]).replace(b"evidence", b"evidenze")
+    body = insights([found(60, now)]).replace(b"engram.learning", b"somebody.others")
     collecting.admit(Signal.LOGS, body)
     assert alerter.step() == 0
 

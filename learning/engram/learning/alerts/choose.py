@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+from engram.exporters import own
 from engram.learning.alerts.settings import Alerts
 
 if TYPE_CHECKING:
@@ -72,11 +73,10 @@ def found(
         "SELECT id, type, coalesce(title, ''), coalesce(content, ''), time_unix_nano, "
         "coalesce(importance, 0), coalesce(tags, []), coalesce(service_name, ''), attributes "
         "FROM lake.memories WHERE recorded_at >= ? AND time_unix_nano >= ? "
-        "AND importance >= ? AND trust IS DISTINCT FROM 'browser' "
+        "AND importance >= ? AND list_contains(tags, ?) AND trust IS DISTINCT FROM 'browser' "
         "AND json_extract_string(attributes, '$.job') IS NOT NULL "
-        "AND json_extract_string(attributes, '$.evidence') IS NOT NULL "
         "ORDER BY time_unix_nano, id",
-        [recorded_since, happened_since, least - 1e-6],
+        [recorded_since, happened_since, least - 1e-6, f"scope:{own.SCOPE}"],
     ).fetchall()
     return [
         Found(

@@ -37,7 +37,7 @@ BASE: Final = 200
 """Requests that the old versions must have had."""
 
 MOST: Final = 20_000
-"""Requests after which a version is no new one any more; and a day."""
+"""Requests after which a version is no new one any more, and an hour; and a day in any case."""
 
 LOOK: Final = 48
 """Hours that are looked at."""
@@ -135,7 +135,8 @@ def regressions(of: dict[str, list[Version]], until: int) -> Iterator[Regression
     for some in of.values():
         *olds, new = some
         before = Exposure(*_hourly(olds))
-        if before.n < BASE or until - new.first > 24 * HOUR or new.requests > MOST:
+        age = until - new.first
+        if before.n < BASE or age > 24 * HOUR or (age > HOUR and new.requests > MOST):
             continue
         found = judge(before, new, olds[-1].name)
         if found is not None:

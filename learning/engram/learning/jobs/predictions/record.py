@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from engram.exporters import own
+
 if TYPE_CHECKING:
     from engram.learning.jobs.runner import Read
 
@@ -112,8 +114,9 @@ class Record:
         rows = read(
             "SELECT id, title, coalesce(service_name, '') AS service, time_unix_nano, attributes "
             "FROM lake.memories WHERE type = 'ai_insight' "
-            "AND json_extract_string(attributes, '$.job') = ? ORDER BY time_unix_nano, id",
-            [NAME],
+            "AND list_contains(tags, ?) AND json_extract_string(attributes, '$.job') = ? "
+            "ORDER BY time_unix_nano, id",
+            [f"scope:{own.SCOPE}", NAME],
         )
         made, scored = [], []
         for row in rows.iter_rows(named=True):
