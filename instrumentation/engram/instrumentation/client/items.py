@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from html import escape
@@ -90,7 +91,7 @@ class Memories(list[Memory]):
             ModuleNotFoundError: polars is not installed.
         """
         try:
-            import polars
+            polars = importlib.import_module("polars")  # not ours to depend on
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("to_polars needs polars: pip install polars") from error
         return polars.from_dicts(self.to_dicts(), infer_schema_length=None, strict=False)
