@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,8 @@ def ask(
 ) -> tuple[int, dict[str, str], str]:
     """One request through the ASGI interface."""
     path, _, query = target.partition("?")
-    sent: list[dict[str, Any]] = []
-    scope = {
+    sent: list[MutableMapping[str, Any]] = []
+    scope: dict[str, Any] = {
         "type": "http",
         "method": method,
         "path": path,
@@ -56,7 +57,7 @@ def ask(
     async def receive() -> dict[str, Any]:
         raise AssertionError("nothing is read from the body")
 
-    async def send(message: dict[str, Any]) -> None:
+    async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message)
 
     asyncio.run(application(scope, receive, send))

@@ -20,8 +20,9 @@ import duckdb
 import pytest
 from tests.interop.collecting import Collecting
 
+from engram.collector.access.rate import Rate
 from engram.collector.receivers import OtlpHttpConfig, OtlpHttpReceiver
-from engram.collector.receivers.browser import Rate, served
+from engram.collector.receivers.browser import served
 from engram.collector.registry import Browser, Size
 from engram.exporters.engine import Engine, EngineSettings
 from engram.exporters.errors import NotFound

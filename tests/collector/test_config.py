@@ -164,7 +164,7 @@ receivers:
   otlp:
     protocols:
       htpp: {}
-      grpc: {endpoint: "0.0.0.0:4317"}
+      grpc: {endpoint: "0.0.0.0"}
 procesors: {}
 exporters:
   memroy:
@@ -178,7 +178,7 @@ service:
     )
     expected = [
         (4, "receivers.otlp.protocols.htpp: unknown key, did you mean 'http'?"),
-        (5, "grpc.endpoint: '0.0.0.0:4317' is reachable from other machines"),
+        (5, "grpc.endpoint: '0.0.0.0' is no endpoint"),
         (6, "procesors: unknown key, did you mean 'processors'?"),
         (8, "unknown exporter 'memroy', did you mean 'memory'?"),
         (9, "must be one of basic, normal, detailed, not 'loud'"),
@@ -206,8 +206,8 @@ service:
         (body("exporters", "memory", "{rules: [1]}"), "rules[0]: must be a mapping, not 1"),
         (body("receivers", "otlp", "{protocols: {http: {endpoint: ':4318'}}}"), "no endpoint"),
         (
-            body("receivers", "otlp", "{protocols: {http: {endpoint: '192.168.1.2:4318'}}}"),
-            "protocols.http.endpoint: '192.168.1.2:4318' is reachable from other machines",
+            LEAST + "extensions: {health_check: {endpoint: '192.168.1.2:13133'}}\n",
+            "health_check.endpoint: '192.168.1.2:13133' is reachable from other machines",
         ),
         (
             body("receivers", "otlp", "{protocols: {http: {max_request_body_size: 9parsec}}}"),

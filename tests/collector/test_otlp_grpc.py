@@ -57,7 +57,7 @@ def intake() -> RecordingIntake:
 
 
 @contextmanager
-def receiving(intake: RecordingIntake, **settings: int) -> Iterator[OtlpGrpcReceiver]:
+def receiving(intake: RecordingIntake, **settings: Any) -> Iterator[OtlpGrpcReceiver]:
     """A receiver on a free port with these settings."""
     config = OtlpGrpcConfig(endpoint="127.0.0.1:0", **settings)
     receiver = OtlpGrpcReceiver(config, intake)

@@ -1,8 +1,8 @@
-"""The page and REST reads of `engram serve`: a bare ASGI application, reads only.
+"""The page of `engram serve`, its own few reads, and the way to `/api/v1`: a bare ASGI application.
 
 Memory text was written by somebody's users, programs and models. It is data: always escaped, under
-a policy that runs no script at all, and never sent to a page of another site (the Host header is
-checked against DNS rebinding, and there is no CORS).
+a policy that runs no script at all, and never sent to a page of another site (`access.guard` looks
+at Host and Origin, and there is no CORS).
 """
 
 from __future__ import annotations
@@ -11,15 +11,20 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qs, urlencode
 
 from engram.collector import query
+from engram.collector.access import AuditLog, Denied, Guard
+from engram.collector.access import Scope as Permission
 from engram.collector.find import PARAMETERS, importance, moment
+from engram.collector.mcp.http import PATH as MCP
+from engram.collector.mcp.http import McpApp
 from engram.collector.output import dumps
+from engram.collector.rest import Door
 from engram.exporters.errors import BadRequest, EngramError, NotFound
 from engram.exporters.home import Home
 
@@ -29,13 +34,11 @@ if TYPE_CHECKING:
     from engram.learning.search import Searcher
 
 _T = TypeVar("_T")
-Scope = Mapping[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _LOG = logging.getLogger("engram.serve")
-
-_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 _MOST: Final = 200
 """The largest `limit`."""
@@ -67,6 +70,9 @@ class Response:
     status: int
     body: bytes
     content_type: str
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    ids: tuple[str, ...] = ()
+    """The memories in it, for the audit log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +185,17 @@ class Lake:
 class Api:
     """The ASGI application."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(
+        self, home: Home, guard: Guard | None = None, audit: AuditLog | None = None
+    ) -> None:
         self._home = home
+        self._guard = guard or Guard(home)
+        self._audit = audit or AuditLog(home)
+        self._door = Door(home, self._guard, self._audit)
         self._lake = Lake(home)
         self._searcher: Searcher | None = None
         self._searcher_lock = threading.Lock()
+        self._mcp = McpApp(home, self._audit)
         self._routes: dict[str, Callable[[Question], Response]] = {
             "/": self._page,
             "/api/status": self._status,
@@ -193,21 +205,41 @@ class Api:
 
     def close(self) -> None:
         """Let go of the lake and the index."""
+        self._door.close()
+        self._mcp.close()
+        self._audit.close()
         self._lake.close()
         with self._searcher_lock:
             if self._searcher is not None:
                 self._searcher.close()
 
+    async def stop(self) -> None:
+        """End what runs in the event loop. Before `close`, and safe twice."""
+        await self._mcp.stop()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return
-        response = await self._respond(scope)
+        if self._door.serves(scope["path"]):
+            await self._door(scope, receive, send)
+            return
+        if scope["path"] == MCP:
+            try:
+                principal = self._guard.admit(scope, Permission.READ)
+            except Denied as error:
+                response = _error(error.status, error.detail, headers=error.headers)
+            else:
+                await self._mcp(dict(scope), receive, send, principal)
+                return
+        else:
+            response = await self._respond(scope)
         body = b"" if scope["method"] == "HEAD" else response.body
         headers = [
             (b"content-type", response.content_type.encode()),
             (b"content-length", str(len(response.body)).encode()),
             *_HEADERS,
+            *response.headers,
         ]
         if response.status == 405:
             headers.append((b"allow", b"GET, HEAD"))
@@ -219,10 +251,18 @@ class Api:
 
     async def _respond(self, scope: Scope) -> Response:
         path: str = scope["path"]
-        if not _local(scope):
-            return _error(
-                403, "this is served to this machine only: use http://127.0.0.1 or localhost"
-            )
+        try:
+            if path in ("/health", "/style.css"):
+                self._guard.visitor(scope)
+                who = ""
+            else:
+                principal = self._guard.admit(scope, Permission.READ)
+                who = principal.name
+                if principal.service is not None:
+                    why = f"this is about all services, and the token {who} is for one: use /api/v1"
+                    return _error(403, why)
+        except Denied as error:
+            return _error(error.status, error.detail, headers=error.headers)
         if scope["method"] not in ("GET", "HEAD"):
             return _error(405, "reads only; telemetry comes in by OTLP")
         if path == "/health":
@@ -231,22 +271,27 @@ class Api:
             return Response(200, _STYLE.encode(), "text/css; charset=utf-8")
         route = self._routes.get(path) or self._memory_route(path)
         if route is None:
-            return _error(404, f"no {path}; there are {', '.join([*self._routes, '/health'])}")
+            return _error(404, f"no {path}; there are {', '.join([*self._routes, MCP, '/health'])}")
         try:
             default = 40 if path in ("/", "/api/memories") else 10
             default = 20 if path.startswith(_ONE_MEMORY) else default
             question = Question.parse(scope["query_string"], default_limit=default)
-            return await asyncio.to_thread(route, question)
+            response = await asyncio.to_thread(route, question)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered and logged
             status, text = _mapped(error)
             return _error(status, text, home=str(self._home.root))
+        if path != "/api/status":
+            whose = {"service": question.service, **question.filters}
+            self._audit.note(who, f"GET {path}", via="rest", scope=whose, ids=response.ids)
+        return response
 
     def _status(self, question: Question) -> Response:
         return _json(200, {"home": str(self._home.root), **self._lake.counts()})
 
     def _memories(self, question: Question) -> Response:
         found = self._lake.newest(question.types, question.service, question.limit)
-        return _json(200, {"home": str(self._home.root), "memories": found})
+        body = {"home": str(self._home.root), "memories": found}
+        return _json(200, body, ids=_ids(found))
 
     def _memory_route(self, path: str) -> Callable[[Question], Response] | None:
         """The route of one memory: its id is in the path."""
@@ -256,14 +301,15 @@ class Api:
 
         def show(question: Question) -> Response:
             told = self._lake.context(id_, question.limit)
-            return _json(200, {"home": str(self._home.root), **told})
+            return _json(200, {"home": str(self._home.root), **told}, ids=(id_,))
 
         return show
 
     def _search(self, question: Question) -> Response:
         if not question.text:
             raise BadRequest("q is missing: /api/search?q=what+failed")
-        return _json(200, {"home": str(self._home.root), **self._answer(question)})
+        found = self._answer(question)
+        return _json(200, {"home": str(self._home.root), **found}, ids=_ids(found["hits"]))
 
     def _answer(self, question: Question) -> dict[str, Any]:
         with self._searcher_lock:
@@ -292,20 +338,8 @@ class Api:
                 memories = self._lake.newest(question.types, question.service, question.limit)
         except Exception as error:  # noqa: BLE001 - the page says it
             memories, note = [], _mapped(error)[1]
-        html = page(counts, memories, question, note)
-        return Response(200, html.encode("utf-8", "replace"), "text/html; charset=utf-8")
-
-
-def _local(scope: Scope) -> bool:
-    """Whether the request names this machine: a rebound DNS name does not."""
-    hosts = [value for name, value in scope["headers"] if name == b"host"]
-    if len(hosts) != 1:
-        return False
-    host = hosts[0].decode("latin-1").lower()
-    name, colon, port = host.rpartition(":")
-    if host.endswith("]") or not colon:
-        name, port = host, "0"
-    return name in _HOSTS and port.isdigit()
+        html = page(counts, memories, question, note).encode("utf-8", "replace")
+        return Response(200, html, "text/html; charset=utf-8", ids=_ids(memories))
 
 
 def _mapped(error: Exception) -> tuple[int, str]:
@@ -322,12 +356,20 @@ def _mapped(error: Exception) -> tuple[int, str]:
     return 500, f"failed inside ({type(error).__name__}); the log of engram serve says more"
 
 
-def _json(status: int, body: Mapping[str, Any]) -> Response:
-    return Response(status, dumps(body).encode("utf-8", "replace"), "application/json")
+def _json(status: int, body: Mapping[str, Any], ids: tuple[str, ...] = ()) -> Response:
+    raw = dumps(body).encode("utf-8", "replace")
+    return Response(status, raw, "application/json", ids=ids)
 
 
-def _error(status: int, text: str, **more: str) -> Response:
-    return _json(status, {"error": {"status": status, "message": text}, **more})
+def _error(
+    status: int, text: str, *, headers: tuple[tuple[bytes, bytes], ...] = (), **more: str
+) -> Response:
+    made = _json(status, {"error": {"status": status, "message": text}, **more})
+    return replace(made, headers=headers)
+
+
+def _ids(memories: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    return tuple(str(one.get("id")) for one in memories)
 
 
 # -- the page --------------------------------------------------------------------------------------

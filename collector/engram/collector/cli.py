@@ -183,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     for role, help_ in (
         ("collect", "take OTLP and write the lake"),
         ("learn", "keep the search index from the lake"),
-        ("serve", "the page and REST reads, on loopback"),
+        ("serve", "the page and the REST API, on loopback"),
     ):
         one = add(role, help_)
         one.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
@@ -257,6 +257,9 @@ def _parser() -> argparse.ArgumentParser:
         help="what is in the files, where they do not say it themselves",
     )
     import_.add_argument("--strict", action="store_true", help="stop at the first bad record")
+    mcp = add("mcp", "memory for agents, by the Model Context Protocol over stdio", _MCP_HELP)
+    mcp.add_argument("--read-only", action="store_true", help="without the tools that write")
+    mcp.add_argument("--skill", action="store_true", help="print SKILL.md, and end")
     add("status", "what runs, and what is stored")
     add("flush", "wait until everything acknowledged so far can be queried")
     add("compact", "merge small files of the lake now")
@@ -300,6 +303,9 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--base-url", metavar="URL", default="http://127.0.0.1:4319", help="of evidence links"
     )
+    add("predictions", "what was predicted, whether it came true, and how good that is")
+    alerts = add("alerts", "send a test message to every hook, and say what came back")
+    alerts.add_argument("action", choices=["test"], help="what to do")
     lab = add("lab", "run a method of learning as a filter, on data of your own", _LAB_HELP)
     lab.add_argument(
         "method",
@@ -315,6 +321,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     audit.add_argument("--tests", action="store_true", help="read tests too")
     audit.add_argument("--all", action="store_true", dest="all_", help="also what leaves a memory")
+    token = add("token", "who may ask, write and send: make, list and revoke tokens", _KEYS_HELP)
+    token.add_argument("action", choices=["create", "list", "revoke"], help="what to do")
+    token.add_argument("which", nargs="?", metavar="NAME|ID", help="revoke: which")
+    token.add_argument("--scope", metavar="A,B", help="create: ingest, browser, read, write, admin")
+    token.add_argument("--name", metavar="NAME", help="create: what it is called")
+    token.add_argument("--expires", metavar="TIME", help="create: 90m, 12h, 30d, 4w (never)")
+    token.add_argument("--service", metavar="NAME", help="create: of this service only")
+    log = add("audit-log", "who looked at what by REST and MCP, and whether the log is whole")
+    log.add_argument("--verify", action="store_true", help="look at every line; 1: it is broken")
+    log.add_argument("--who", metavar="NAME", help="only of this token, or local")
+    log.add_argument("--memory", metavar="ID", help="only where this memory was given out")
+    log.add_argument(
+        "-n", type=_count, default=20, dest="last", metavar="N", help="the last N (20)"
+    )
     doctor = add("doctor", "whether an app is captured, and what it sends arrives", _DOCTOR_HELP)
     doctor.add_argument("--python", metavar="PATH", help="the interpreter of the app")
     doctor.add_argument("program", nargs=argparse.REMAINDER, metavar="-- CMD", help="of the app")
@@ -373,6 +393,13 @@ _LAB_HELP = """Run a method of learning as a filter from stdin to stdout, as the
                                     {op: "search", text, k, scope} gives {ids, scores}
 """
 
+_MCP_HELP = """Memory for agents, by the Model Context Protocol over standard input and output.
+
+`engram serve` has the same at http://127.0.0.1:4319/mcp, for agents that need not start anything.
+  claude mcp add engram -- engram --home /path/.engram mcp
+  engram mcp --skill > SKILL.md
+"""
+
 _RULES_HELP = """Which rule makes which memory, and why not another.
 
   engram rules list                    every rule, built-in and yours
@@ -409,6 +436,16 @@ message, line or path makes no other one. Without a stack: the same type and mas
   engram known --file shop/pay.py
 
 exit code 3: not seen
+"""
+
+_KEYS_HELP = """Make, list and revoke tokens. A token is shown once; only a hash of it is kept.
+
+  engram token create --scope read,write --name assistant --expires 30d
+  engram token create --scope ingest      for OTEL_EXPORTER_OTLP_HEADERS of another machine
+  engram token list
+  engram token revoke assistant           works at once, in every running process
+
+As soon as there is a token for reading or writing, the page and REST ask for one.
 """
 
 _AUDIT_HELP = """Read Python code, run nothing of it, and say with file and line what is remembered.
@@ -537,7 +574,7 @@ def _learn(options: argparse.Namespace) -> int:
     home = _home(options, config)
     from engram.collector.roles.learn import run
 
-    return run(home, _supervised(options), config.log_level)
+    return run(home, _supervised(options), config)
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -656,6 +693,12 @@ def _import(options: argparse.Namespace) -> int:
     else:
         write_status(counts.facts(), sys.stdout)
     return exit_code(counts)
+
+
+def _mcp(options: argparse.Namespace) -> int:
+    from engram.collector.mcp.command import run
+
+    return run(_home(options), read_only=options.read_only, skill=options.skill)
 
 
 def _tail(options: argparse.Namespace) -> int:
@@ -778,7 +821,7 @@ def _jobs(options: argparse.Namespace) -> int:
     if options.action == "list":
         told = jobs.listed(home)
     else:
-        told = jobs.run(home, options.name, options.since)
+        told = jobs.run(home, options.name, options.since, _config(options))
     if options.json:
         print(dumps(told))
     else:
@@ -800,6 +843,33 @@ def _report(options: argparse.Namespace) -> int:
     elif not options.html:
         print(markdown(told, options.base_url), end="")
     return OK
+
+
+def _predictions(options: argparse.Namespace) -> int:
+    from engram.collector import predictions, query
+    from engram.collector.output import dumps
+
+    with query.reader(_home(options)) as lake:
+        told = predictions.told(lake)
+    if options.json:
+        print(dumps(told))
+    else:
+        for line in predictions.lines(told):
+            print(line)
+    return OK
+
+
+def _alerts(options: argparse.Namespace) -> int:
+    from engram.collector import alerts
+    from engram.collector.output import dumps
+
+    told = alerts.try_out(_config(options))
+    if options.json:
+        print(dumps(told))
+    else:
+        for line in alerts.lines(told):
+            print(line)
+    return OK if all(one["ok"] for one in told) else FAILED
 
 
 def _lab(options: argparse.Namespace) -> int:
@@ -870,6 +940,72 @@ def _audit(options: argparse.Namespace) -> int:
         if below:
             print(f"engram: coverage is {share:.1f} %, less than {least:g} %", file=sys.stderr)
     return FAILED if below else OK
+
+
+def _token(options: argparse.Namespace) -> int:
+    from engram.collector.access import Vault
+    from engram.collector.access.listing import token_lines
+    from engram.collector.access.scopes import scopes_of
+    from engram.collector.access.tokens import lifetime
+    from engram.collector.output import dumps
+
+    vault = Vault(_home(options))
+    if options.action == "create":
+        secret, made = vault.create(
+            scopes_of(options.scope or ""),
+            name=options.name,
+            expires_s=lifetime(options.expires) if options.expires else None,
+            service=options.service,
+        )
+        if options.json:
+            print(dumps({"token": secret, "id": made.id, "name": made.name}))
+        else:
+            print(secret)
+            print(f"engram: token {made.name}; it is not shown again", file=sys.stderr)
+        return OK
+    if options.action == "revoke":
+        if not options.which:
+            raise BadRequest("which token? engram token list shows them")
+        gone = vault.revoke(options.which)
+        print(dumps([one.name for one in gone]) if options.json else f"revoked {len(gone)}")
+        return OK
+    listed = vault.listed()
+    if options.json:
+        print(dumps(listed))
+    else:
+        print("\n".join(token_lines(listed)))
+    return OK
+
+
+def _audit_log(options: argparse.Namespace) -> int:
+    from collections import deque
+
+    from engram.collector.access.audit import entries, verify
+    from engram.collector.access.listing import audit_line
+    from engram.collector.output import dumps
+
+    home = _home(options)
+    if options.verify:
+        verdict = verify(home)
+        if options.json:
+            print(
+                dumps({"lines": verdict.lines, "problems": verdict.problems, "last": verdict.last})
+            )
+        else:
+            for problem in verdict.problems:
+                print(problem)
+            whole = "is broken" if verdict.problems else "is whole"
+            print(f"the chain of {verdict.lines} lines {whole}; the last hash is {verdict.last}")
+        return FAILED if verdict.problems else OK
+    found = (
+        one
+        for one in entries(home)
+        if (options.who is None or one.get("who") == options.who)
+        and (options.memory is None or options.memory in one.get("ids", ()))
+    )
+    for one in deque(found, options.last):
+        print(dumps(one) if options.json else audit_line(one))
+    return OK
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -950,6 +1086,7 @@ _COMMANDS: Final = {
     "reindex": _reindex,
     "import": _import,
     "tail": _tail,
+    "mcp": _mcp,
     "status": _status,
     "flush": _ask,
     "compact": _ask,
@@ -958,9 +1095,13 @@ _COMMANDS: Final = {
     "jobs": _jobs,
     "known": _known,
     "report": _report,
+    "predictions": _predictions,
+    "alerts": _alerts,
     "lab": _lab,
     "config": _config_command,
     "audit": _audit,
+    "token": _token,
+    "audit-log": _audit_log,
     "doctor": _doctor,
     "version": _version,
 }

@@ -31,6 +31,9 @@ class Result:
 
     rows: Iterator[tuple[Any, ...]]
 
+    types: tuple[str, ...] = ()
+    """DuckDB's names of their types."""
+
 
 @contextmanager
 def reader(
@@ -50,13 +53,21 @@ def reader(
 
 
 def open_reader(
-    home: Home, *, threads: int = 2, memory_limit: str = "512MB"
+    home: Home, *, threads: int = 2, memory_limit: str = "512MB", stranger: bool = False
 ) -> duckdb.DuckDBPyConnection:
-    """As `reader`, for the caller to close."""
+    """As `reader`, for the caller to close.
+
+    For a `stranger` it spills nothing to the disk, sees no variable of this program, and may open
+    the data files alone, not the catalogue beside them.
+    """
     from engram.exporters.lake.attach import attach_read_only
 
     connection = attach_read_only(home, threads=threads, memory_limit=memory_limit)
-    folder = str(home.lake).replace("'", "''")
+    folder = str(home.data if stranger else home.lake).replace("'", "''")
+    if stranger:
+        connection.execute("SET max_temp_directory_size = '0MB'")
+        connection.execute("SET temp_directory = ''")
+        connection.execute("SET python_enable_replacements = false")
     # After the attach: it loads the extensions, which is an access of its own.
     connection.execute(f"SET allowed_directories = ['{folder}/']")
     connection.execute("SET enable_external_access = false")
@@ -87,7 +98,8 @@ def run(connection: duckdb.DuckDBPyConnection, text: str) -> Result:
     # DuckDB hands out TIMESTAMP WITH TIME ZONE only through pytz; Arrow needs no such package.
     zoned = any("WITH TIME ZONE" in str(column[1]) for column in description)
     rows = _arrow_rows(cursor) if zoned else _plain_rows(cursor)
-    return Result(_distinct([column[0] for column in description]), rows)
+    types = tuple(str(column[1]) for column in description)
+    return Result(_distinct([column[0] for column in description]), rows, types)
 
 
 def _plain_rows(cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:

@@ -16,6 +16,8 @@ from typing import Any, Final, Literal, NewType
 from engram.collector.component import Factory, Kind
 from engram.collector.exporters.settings import FileSender, OtlpGrpc, OtlpHttp
 from engram.collector.processors.settings import Attributes, Filter, Resource, Sampler, Transform
+from engram.learning.alerts.settings import Alerts
+from engram.learning.limits import Limits
 
 Size = NewType("Size", int)
 """Bytes. In the file a number, or text such as `64MiB`."""
@@ -46,15 +48,22 @@ def is_loopback(host: str) -> bool:
 
 
 def _endpoint_problems(endpoint: str) -> Iterator[str]:
+    """What is wrong with an endpoint that asks for tokens where other machines can reach it.
+
+    Whether there are tokens is asked at the start (`access.exposure`): they are in the home.
+    """
     try:
-        host, _ = split_endpoint(endpoint)
+        split_endpoint(endpoint)
     except ValueError as error:
         yield f"endpoint: {error}"
-        return
-    if not is_loopback(host):
+
+
+def _local_problems(endpoint: str) -> Iterator[str]:
+    yield from (found := list(_endpoint_problems(endpoint)))
+    if not found and not is_loopback(split_endpoint(endpoint)[0]):
         yield (
             f"endpoint: {endpoint!r} is reachable from other machines and nothing asks them who "
-            "they are; use 127.0.0.1, and a Collector or reverse proxy in front for remote senders"
+            "they are; use 127.0.0.1"
         )
 
 
@@ -69,7 +78,7 @@ class GrpcServer:
     """OTLP over gRPC."""
 
     endpoint: str = "127.0.0.1:4317"
-    """Where to listen. Port 0 takes a free one. Loopback only."""
+    """Where to listen. Port 0 takes a free one. Not on loopback: with tokens only."""
 
     max_recv_msg_size_mib: int = 4
     """The largest request as sent, in MiB. Inflated, the larger of the two limits holds."""
@@ -140,7 +149,7 @@ class HttpServer:
     """OTLP over HTTP: protobuf and JSON, plain, gzip, zstd or deflate."""
 
     endpoint: str = "127.0.0.1:4318"
-    """Where to listen. Port 0 takes a free one. Loopback only."""
+    """Where to listen. Port 0 takes a free one. Not on loopback: with tokens only."""
 
     max_request_body_size: Size = Size(64 * MIB)
     """The largest request as sent. Inflated, the larger of the two limits holds; for JSON this."""
@@ -314,14 +323,24 @@ class DebugExporter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Api:
-    """Settings of the `api` extension: the page and the REST reads of `engram serve`."""
+    """Settings of the `api` extension: the page and the REST API of `engram serve`."""
 
     endpoint: str = "127.0.0.1:4319"
-    """Where to listen. Port 0 takes a free one. Loopback only."""
+    """Where to listen. Port 0 takes a free one. Not on loopback: with tokens only."""
+
+    allowed_hosts: tuple[str, ...] = ()
+    """Names, besides those of this machine, by which clients may call this server."""
+
+    rate_per_minute: int = 6000
+    """Requests per minute of one token, or of one address; beyond, 429."""
 
     def problems(self) -> Iterator[str]:
         """Say what is wrong."""
         yield from _endpoint_problems(self.endpoint)
+        yield from _at_least(1, rate_per_minute=self.rate_per_minute)
+        for at, host in enumerate(self.allowed_hosts):
+            if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", host):
+                yield f"allowed_hosts[{at}]: {host!r} is no host name; leave out scheme and port"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,7 +355,7 @@ class HealthCheck:
 
     def problems(self) -> Iterator[str]:
         """Say what is wrong."""
-        yield from _endpoint_problems(self.endpoint)
+        yield from _local_problems(self.endpoint)
         if not self.path.startswith("/"):
             yield f"path: {self.path!r} must begin with /"
 
@@ -356,8 +375,10 @@ FACTORIES: Final = (
     Factory(Kind.EXPORTER, "otlp", OtlpGrpc, "sends on by OTLP over gRPC"),
     Factory(Kind.EXPORTER, "otlphttp", OtlpHttp, "sends on by OTLP over HTTP"),
     Factory(Kind.EXPORTER, "file", FileSender, "appends OTLP/JSON lines to a file"),
-    Factory(Kind.EXTENSION, "api", Api, "the page and REST reads (engram serve)"),
+    Factory(Kind.EXTENSION, "api", Api, "the page and the REST API (engram serve)"),
     Factory(Kind.EXTENSION, "health_check", HealthCheck, "says by HTTP whether collect works"),
+    Factory(Kind.EXTENSION, "predictions", Limits, "limits that learn foresees the crossing of"),
+    Factory(Kind.EXTENSION, "alerts", Alerts, "tells webhooks and commands what learn found"),
 )
 
 

@@ -4,6 +4,7 @@
 |---|---|---|
 | `status` | nothing | `Engine.status()` |
 | `flush` | commits what is durable now | `{"committed": position}` |
+| `wait` | waits, at most `timeout_s`, until what is before `position` can be queried | as `flush` |
 | `compact` | a round of maintenance; merged files stay for `grace_s` | `{"compacted": true}` |
 | `sweep` | folds what got in twice past the recent sets | `{"removed": rows}` |
 | `rederive` | stores a slice of rebuilt memories, the file `slice` | `{"stale": ids}` |
@@ -35,7 +36,7 @@ from engram.exporters.forks import leave_to_parent
 from engram.exporters.signals import Encoding, Signal
 from engram.exporters.slices import read_slice
 
-_COMMANDS: Final = ("status", "flush", "compact", "sweep", "append", "yield", "rederive")
+_COMMANDS: Final = ("status", "flush", "wait", "compact", "sweep", "append", "yield", "rederive")
 _LINE_BYTES: Final = 64 << 10
 _FLUSH_S: Final = 30.0
 _APPEND_S: Final = 30.0
@@ -49,6 +50,12 @@ def answer(engine: Engine, request: dict[str, Any]) -> dict[str, Any]:
             return engine.status()
         if command == "flush":
             position = engine.end
+            engine.wait_committed(position, float(request.get("timeout_s", _FLUSH_S)))
+            return {"committed": engine.committed, "position": position}
+        if command == "wait":
+            position = int(request.get("position", 0))
+            if position > engine.end:
+                raise ValueError(f"the log ends at {engine.end}, before {position}")
             engine.wait_committed(position, float(request.get("timeout_s", _FLUSH_S)))
             return {"committed": engine.committed, "position": position}
         if command == "compact":

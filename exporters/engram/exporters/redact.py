@@ -123,7 +123,7 @@ _SK = re.compile(rf"{_LEAD}sk-(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{{20,}}")
 _UNDERSCORED = re.compile(
     r"gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{22,}|(?:sk|rk|pk)_live_[A-Za-z0-9]{10,}"
     r"|(?:sk|rk)_test_[A-Za-z0-9]{10,}|whsec_[A-Za-z0-9+/=]{16,}"
-    r"|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{36}"
+    r"|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{36}|engram_[A-Za-z0-9_-]{43}"
 )
 _SLACK = re.compile(r"xox[abeoprs]-[A-Za-z0-9-]{10,}")
 _GOOGLE = re.compile(r"AIza[0-9A-Za-z_-]{35}")
@@ -163,6 +163,7 @@ _NOT_DIGITS: Final = bytes(b for b in range(256) if not 0x30 <= b <= 0x39)
 _SUSPICIOUS: Final = (
     r"-----BEGIN|sk-[A-Za-z0-9_-]{20}|xox[abeoprs]-|A[KS]IA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{30}"
     r"|github_pat_|[srp]k_(?:live|test)_|whsec_|glpat-|hf_[A-Za-z0-9]{30}|npm_[A-Za-z0-9]{36}|AIza"
+    r"|engram_[A-Za-z0-9_-]{43}"
     r"|eyJ[A-Za-z0-9_-]{8}|://[^\s\x22'<>]*@|[0-9](?:[ -]?[0-9]){12}"
     r"|(?i-u:bearer|basic)(?:\s|%20|\+|\\[nt])"
     r"|(?i-u:passw|pwd|passp|secret|token|credential|authoriz|cookie|key)"
@@ -378,7 +379,7 @@ def _has_underscored(text: str) -> bool:
     return any(
         mark in text
         for mark in ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "_live_", "_test_",
-                     "whsec_", "hf_", "npm_")
+                     "whsec_", "hf_", "npm_", "engram_")
     )  # fmt: skip
 
 

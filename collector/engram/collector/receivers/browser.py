@@ -6,9 +6,6 @@ What a page says, anybody can say who opens its console: it is stored with trust
 from __future__ import annotations
 
 import hmac
-import time
-from collections import OrderedDict
-from collections.abc import Callable
 from functools import cache, partial
 from gzip import compress
 from hashlib import sha256
@@ -16,6 +13,8 @@ from hashlib import sha256
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
+from engram.collector.access.scopes import Scope
+from engram.collector.access.tokens import Tokens
 from engram.collector.registry import Browser
 from engram.exporters.errors import BadRequest
 from engram.exporters.inflate import TopLevelWalker, inflate
@@ -26,9 +25,6 @@ from engram.exporters.signals import Encoding, Signal
 from engram.exporters.trust import ATTRIBUTE as TRUST
 from engram.instrumentation.browser import script
 
-_MOST_ADDRESSES = 4096
-"""How many senders are counted at once. The one that was silent longest is forgotten first."""
-
 
 @cache
 def served() -> tuple[bytes, bytes, bytes]:
@@ -37,29 +33,17 @@ def served() -> tuple[bytes, bytes, bytes]:
     return plain, compress(plain, 9, mtime=0), f'"{sha256(plain).hexdigest()[:16]}"'.encode()
 
 
-class Rate:
-    """Requests per address and minute: a bucket that refills steadily."""
-
-    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most = float(per_minute)
-        self._clock = clock
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def wait(self, address: str) -> float:
-        """Count one request: 0 if it may pass, else the seconds until one may."""
-        now = self._clock()
-        left, at = self._left.pop(address, (self._most, now))
-        left = min(self._most, left + (now - at) * self._most / 60)
-        passes = left >= 1
-        self._left[address] = (left - passes, now)
-        if len(self._left) > _MOST_ADDRESSES:
-            self._left.popitem(last=False)
-        return 0.0 if passes else (1 - left) * 60 / self._most
+def asks(settings: Browser, tokens: Tokens | None) -> bool:
+    """Whether a page must send a key: there are some, or tokens with the scope `browser`."""
+    return bool(settings.keys) or (tokens is not None and tokens.any([Scope.BROWSER]))
 
 
-def knows(settings: Browser, key: bytes) -> bool:
-    """Whether this is one of the browser keys."""
-    return any(hmac.compare_digest(key, known.encode()) for known in settings.keys)
+def knows(settings: Browser, key: bytes, tokens: Tokens | None = None) -> bool:
+    """Whether this is one of the browser keys, or a token with the scope `browser`."""
+    if any(hmac.compare_digest(key, known.encode()) for known in settings.keys):
+        return True
+    found = None if tokens is None else tokens.find(key.decode("latin-1"))
+    return found is not None and Scope.BROWSER in found.scopes
 
 
 def marked(signal: Signal, body: bytes, encoding: Encoding, limit: int, *, json: bool) -> bytes:

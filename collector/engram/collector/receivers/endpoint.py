@@ -1,4 +1,4 @@
-"""Where a receiver listens: `host:port`, on loopback only as long as there are no tokens."""
+"""Where a receiver listens: `host:port`, on loopback only where it does not ask for tokens."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class Endpoint:
         return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-def endpoint_problems(text: str) -> Iterator[str]:
-    """What is wrong with an endpoint: its grammar, its name, or who could reach it."""
+def endpoint_problems(text: str, *, guarded: bool = False) -> Iterator[str]:
+    """What is wrong with an endpoint: its grammar, its name, or who could reach it unasked."""
     try:
         endpoint = Endpoint.parse(text)
         addresses = endpoint.addresses()
@@ -59,26 +59,35 @@ def endpoint_problems(text: str) -> Iterator[str]:
         yield f"endpoint {text!r}: the host name does not resolve ({error})"
         return
     outside = [address for address in addresses if not _is_loopback(address)]
-    if outside:
+    if outside and not guarded:
         yield (
             f"endpoint {text!r} is refused: other machines could reach {', '.join(outside)} and "
-            "there are no tokens yet; listen on 127.0.0.1, ::1 or localhost"
+            "there are no tokens; listen on 127.0.0.1, ::1 or localhost, or make a token with: "
+            "engram token create --scope ingest"
         )
 
 
-def loopback(text: str) -> tuple[list[str], int]:
+def reachable(text: str) -> bool:
+    """Whether other machines can reach an endpoint, as far as it can be resolved."""
+    try:
+        return not all(map(_is_loopback, Endpoint.parse(text).addresses()))
+    except (ValueError, OSError):
+        return True
+
+
+def bound(text: str, *, guarded: bool = False) -> tuple[list[str], int]:
     """The addresses to bind and the port, checked again: a name may have moved meanwhile.
 
     Raises:
         ConfigError: as `endpoint_problems`.
     """
-    if problems := list(endpoint_problems(text)):
+    if problems := list(endpoint_problems(text, guarded=guarded)):
         raise ConfigError(problems)
     endpoint = Endpoint.parse(text)
     return endpoint.addresses(), endpoint.port
 
 
-def listen(text: str) -> list[socket.socket]:
+def listen(text: str, *, guarded: bool = False) -> list[socket.socket]:
     """Bind every address of an endpoint, without SO_REUSEPORT: a taken port is an error.
 
     A name may stand for an address family that this machine lacks; the others are enough.
@@ -86,7 +95,7 @@ def listen(text: str) -> list[socket.socket]:
     Raises:
         ConfigError: nothing can be bound, or the port is taken at one of the addresses.
     """
-    addresses, port = loopback(text)
+    addresses, port = bound(text, guarded=guarded)
     sockets: list[socket.socket] = []
     missing: OSError | None = None
     for address in addresses:

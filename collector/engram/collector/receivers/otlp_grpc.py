@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
+from engram.collector.access.scopes import Scope
+from engram.collector.access.tokens import Tokens
 from engram.exporters.errors import ConfigError
 from engram.exporters.signals import Encoding, Intake, Signal
 
 from .answers import response
-from .endpoint import endpoint_problems, listen
+from .endpoint import endpoint_problems, listen, reachable
 from .listening import ListeningReceiver
+from .senders import sender_problem
 from .status import NO_PROFILES, refusal, release_memory
 
 _SERVICES = {
@@ -47,7 +51,7 @@ class OtlpGrpcConfig:
     """Settings of the `otlp` receiver's gRPC protocol."""
 
     endpoint: str = "127.0.0.1:4317"
-    """Where to listen; loopback only. Port 0 lets the system choose."""
+    """Where to listen; loopback only, unless there are tokens. Port 0 lets the system choose."""
 
     max_recv_msg_size_mib: int = 4
     """Refuse messages that are larger as sent. The limit on inflated bytes is the intake's."""
@@ -64,9 +68,17 @@ class OtlpGrpcConfig:
     threads: int = 16
     """Requests that are checked or wait for the disk at the same time; more share one fdatasync."""
 
+    tokens: Tokens | None = None
+    """Of the home: a sender that may be another machine must show one. None is loopback only."""
+
+    @property
+    def guarded(self) -> bool:
+        """Whether somebody could show what is asked for."""
+        return self.tokens is not None and self.tokens.any([Scope.INGEST])
+
     def problems(self) -> Iterator[str]:
         """What is wrong with these settings."""
-        yield from endpoint_problems(self.endpoint)
+        yield from endpoint_problems(self.endpoint, guarded=self.guarded)
         if not 1 <= self.max_recv_msg_size_mib <= 2047:
             yield "max_recv_msg_size_mib must be from 1 to 2047"
         if self.max_concurrent_streams < 1:
@@ -87,7 +99,7 @@ class OtlpGrpcReceiver(ListeningReceiver[tuple[Any, ThreadPoolExecutor]]):
         config = self._config
         # gRPC only says "failed to bind". Bound by plain sockets first, the error has a reason,
         # and port 0 becomes a number that holds for every address.
-        listening = listen(config.endpoint)
+        listening = listen(config.endpoint, guarded=config.guarded)
         hosts = [sock.getsockname()[:2] for sock in listening]
         for sock in listening:
             sock.close()
@@ -129,8 +141,17 @@ class OtlpGrpcReceiver(ListeningReceiver[tuple[Any, ThreadPoolExecutor]]):
 
     def _export(self, signal: Signal) -> Callable[[bytes, Any], bytes]:
         intake = self._intake
+        tokens = self._config.tokens
+        if tokens is not None and not reachable(self._config.endpoint):
+            tokens = None
 
         def export(body: bytes, context: Any) -> bytes:
+            if tokens is not None:
+                shown = dict(context.invocation_metadata()).get("authorization", "")
+                code, why = sender_problem(tokens, str(shown))
+                if code:
+                    context.abort_with_status(rpc_status.to_status(Status(code=code, message=why)))
+                    raise AssertionError("unreachable: abort raises")
             encoding = _MAGIC.get(body[0], Encoding.IDENTITY) if body else Encoding.IDENTITY
             try:
                 admission = intake.admit(signal, body, encoding).result()

@@ -25,6 +25,9 @@ import uvicorn
 from google.rpc.code_pb2 import Code
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from engram.collector.access.rate import Rate
+from engram.collector.access.scopes import OTLP
+from engram.collector.access.tokens import Tokens
 from engram.collector.registry import Browser, Cors
 from engram.exporters.errors import Overloaded, TooLarge
 from engram.exporters.inflate import InflatingWalker, TopLevelWalker, Walker, inflate
@@ -33,10 +36,11 @@ from engram.exporters.otlp.json_walker import JsonWalker
 from engram.exporters.signals import Admission, Encoding, Intake, Signal
 
 from .answers import as_json, response
-from .browser import Rate, knows, marked, served
+from .browser import asks, knows, marked, served
 from .cors import CorsPolicy, Headers
-from .endpoint import endpoint_problems, listen
+from .endpoint import endpoint_problems, listen, reachable
 from .listening import ListeningReceiver
+from .senders import sender_problem
 from .status import NO_PROFILES, Refusal, refusal
 
 Message = MutableMapping[str, Any]
@@ -88,7 +92,7 @@ class OtlpHttpConfig:
     """Settings of the `otlp` receiver's HTTP protocol."""
 
     endpoint: str = "127.0.0.1:4318"
-    """Where to listen; loopback only. Port 0 lets the system choose."""
+    """Where to listen; loopback only, unless there are tokens. Port 0 lets the system choose."""
 
     max_request_body_size: int = 64 << 20
     """Refuse bodies that are larger as sent. The limit on inflated bytes is the intake's."""
@@ -114,9 +118,18 @@ class OtlpHttpConfig:
     browser: Browser | None = None
     """The door for web pages and their script; None is none."""
 
+    tokens: Tokens | None = None
+    """Of the home: a sender that may be another machine must show one. None is loopback only."""
+
+    @property
+    def guarded(self) -> bool:
+        """Whether somebody could show what is asked for."""
+        keys = self.browser is not None and bool(self.browser.keys)
+        return self.tokens is not None and (keys or self.tokens.any(OTLP))
+
     def problems(self) -> Iterator[str]:
         """What is wrong with these settings."""
-        yield from endpoint_problems(self.endpoint)
+        yield from endpoint_problems(self.endpoint, guarded=self.guarded)
         if self.max_request_body_size < 1:
             yield "max_request_body_size must be at least 1"
         if self.max_buffered_size < self.max_request_body_size:
@@ -148,7 +161,7 @@ class OtlpHttpReceiver(ListeningReceiver[_Running]):
         self._intake = intake
 
     def _open(self) -> tuple[_Running, int]:
-        sockets = listen(self._config.endpoint)
+        sockets = listen(self._config.endpoint, guarded=self._config.guarded)
         pool = ThreadPoolExecutor(2, thread_name_prefix="otlp-http-check")
         server = _Server(_Application(self._config, self._intake, pool), self._config)
         thread = threading.Thread(target=server.run, args=(sockets,), name="otlp-http", daemon=True)
@@ -301,6 +314,8 @@ class _Application:
                 max_age=cors.max_age or 7200,
             )
         self._cors = CorsPolicy(cors) if cors.allowed_origins else None
+        self._tokens = config.tokens
+        self._exposed = config.tokens is not None and reachable(config.endpoint)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         request = _Request(scope, receive, send)
@@ -325,6 +340,8 @@ class _Application:
                 self._check_page(self._browser, request, signal, scope)
                 admission = await self._admit_page(self._browser, request, signal, encoding)
             else:
+                if self._tokens is not None and self._exposed:
+                    self._check_sender(self._tokens, request)
                 admission = await self._admit(request, signal, encoding)
             await request.answer(
                 200,
@@ -364,6 +381,15 @@ class _Application:
         else:
             await request.answer(200, plain, *head)
 
+    @staticmethod
+    def _check_sender(tokens: Tokens, request: _Request) -> None:
+        """Whether a program of perhaps another machine may send."""
+        code, why = sender_problem(tokens, request.authorization.decode("latin-1"))
+        if code == Code.PERMISSION_DENIED:
+            raise _Refused(Refusal(403, code, why))
+        if code:
+            raise _Refused(Refusal(401, code, why), (b"www-authenticate", b'Bearer realm="engram"'))
+
     def _check_page(
         self, browser: Browser, request: _Request, signal: Signal, scope: Message
     ) -> None:
@@ -376,8 +402,12 @@ class _Application:
             origin = request.origin[:100].decode("latin-1")
             why = f"origin {origin} is not allowed; add it to browser.allowed_origins"
             raise _Refused(Refusal(403, Code.PERMISSION_DENIED, f"{why} of the otlp receiver"))
-        if (browser.keys or request.key is not None) and not knows(browser, request.key or b""):
-            why = "the header engram-key holds none of browser.keys of the otlp receiver"
+        must = self._exposed or request.key is not None or asks(browser, self._tokens)
+        if must and not knows(browser, request.key or b"", self._tokens):
+            why = (
+                "the header engram-key holds none of browser.keys of the otlp receiver, and no "
+                "token with the scope browser"
+            )
             raise _Refused(Refusal(401, Code.UNAUTHENTICATED, why))
         if signal not in (Signal.LOGS, Signal.TRACES):
             why = "web pages and browser keys may send logs and traces only"
@@ -559,6 +589,7 @@ class _Request:
         "always",
         "asks_for",
         "asks_headers",
+        "authorization",
         "content_encoding",
         "content_length",
         "content_type",
@@ -574,7 +605,7 @@ class _Request:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.content_type = self.content_encoding = self.origin = self.asks_headers = b""
-        self.accept_encoding = self.if_none_match = b""
+        self.accept_encoding = self.if_none_match = self.authorization = b""
         self.key: bytes | None = None
         """The browser key, if one was sent."""
         self.asks_for: bytes | None = None
@@ -600,6 +631,8 @@ class _Request:
                     self.if_none_match = value
                 case b"engram-key":
                     self.key = value
+                case b"authorization":
+                    self.authorization = value
                 case b"origin":
                     self.origin = value
                 case b"access-control-request-method" if self.method == "OPTIONS":

@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Final, Protocol
 
+from engram.collector.access.exposure import check_exposure
+from engram.collector.access.tokens import Tokens
 from engram.collector.component import Component, Kind
 from engram.collector.config import Config, check_rules
 from engram.collector.control import ask
@@ -87,6 +89,7 @@ def run(home: Home, config: Config, supervised: Supervised) -> int:
     set_up_log(config.log_level)
     stop = stop_event(supervised)
     check_rules(config)
+    check_exposure(home, config)
     sys.setswitchinterval(_SWITCH_S)
     gc.freeze()
     gc.set_threshold(_GC_OBJECTS, 20, 100)
@@ -111,7 +114,7 @@ def run(home: Home, config: Config, supervised: Supervised) -> int:
         for reporter in debug_reporters(home, config):
             reporter.start()
             running.callback(reporter.shutdown)
-        for name, endpoint, receiver in receivers(config, engine):
+        for name, endpoint, receiver in receivers(config, engine, Tokens(home)):
             receiver.start()
             running.callback(receiver.shutdown)
             host = endpoint.rpartition(":")[0]
@@ -211,7 +214,9 @@ def _largest_request(config: Config) -> int:
     return max(sizes)
 
 
-def receivers(config: Config, intake: Intake) -> Iterator[tuple[str, str, Receiver]]:
+def receivers(
+    config: Config, intake: Intake, tokens: Tokens | None = None
+) -> Iterator[tuple[str, str, Receiver]]:
     """The receivers that are on: name, endpoint as configured, receiver."""
     protocols = (config.settings(Kind.RECEIVER, "otlp", OtlpReceiver) or OtlpReceiver()).protocols
     if protocols.http is not None:
@@ -220,11 +225,13 @@ def receivers(config: Config, intake: Intake) -> Iterator[tuple[str, str, Receiv
             max_request_body_size=protocols.http.max_request_body_size,
             cors=protocols.http.cors,
             browser=protocols.http.browser,
+            tokens=tokens,
         )
         yield "otlp_http", http.endpoint, OtlpHttpReceiver(http, intake)
     if protocols.grpc is not None:
         grpc = OtlpGrpcConfig(
             endpoint=protocols.grpc.endpoint,
             max_recv_msg_size_mib=protocols.grpc.max_recv_msg_size_mib,
+            tokens=tokens,
         )
         yield "otlp_grpc", grpc.endpoint, OtlpGrpcReceiver(grpc, intake)

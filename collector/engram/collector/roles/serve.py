@@ -1,6 +1,7 @@
-"""`engram serve`: the page and REST reads, on loopback.
+"""`engram serve`: the page and the REST API; on loopback, elsewhere with tokens.
 
-Owns no data. LanceDB is imported by the first search and not before: idle, this role is small.
+Owns no data. LanceDB is imported by the first search, FastAPI by the first request to `/api/v1`,
+and not before: idle, this role is small.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from collections.abc import Iterator
 import uvicorn
 
 from engram.collector import api
+from engram.collector.access import Guard
+from engram.collector.access.exposure import check_api, exposed
 from engram.collector.find import SERVE_FILE
 from engram.collector.registry import Api, split_endpoint
 from engram.collector.roles.process import Supervised, set_up_log, stop_event
@@ -31,11 +34,18 @@ def run(home: Home, settings: Api, supervised: Supervised, log_level: str = "inf
     """Serve until told to stop; the exit code.
 
     Raises:
-        ConfigError: the port is taken.
+        ConfigError: the port is taken, or others can reach it and there is no token.
     """
     set_up_log(log_level)
     stop = stop_event(supervised)
-    application = api.Api(home)
+    check_api(home, settings.endpoint)
+    guard = Guard(
+        home,
+        exposed=exposed(settings.endpoint),
+        hosts=[split_endpoint(settings.endpoint)[0], *settings.allowed_hosts],
+        rate_per_minute=settings.rate_per_minute,
+    )
+    application = api.Api(home, guard)
     with _listen(settings.endpoint) as listener:
         host, port = listener.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -47,7 +57,9 @@ def run(home: Home, settings: Api, supervised: Supervised, log_level: str = "inf
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=2,
-                limit_concurrency=64,
+                # Connections that wait for a request count too; requests have their own limit,
+                # which says when to come back (`rest.door`).
+                limit_concurrency=1024,
             )
         )
         with _told(home, host, port):
@@ -55,9 +67,16 @@ def run(home: Home, settings: Api, supervised: Supervised, log_level: str = "inf
             supervised.ready({"endpoints": {"api": url + "/"}})
             watcher = threading.Thread(target=_stop_server, args=(stop, server), daemon=True)
             watcher.start()
-            asyncio.run(server.serve(sockets=[listener]))
+            asyncio.run(_served(server, listener, application))
     application.close()
     return 0
+
+
+async def _served(server: uvicorn.Server, listener: socket.socket, application: api.Api) -> None:
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        await application.stop()
 
 
 def _server(config: uvicorn.Config) -> uvicorn.Server:

@@ -102,55 +102,68 @@ def listening() -> bool:
         return False
 
 
-def emit(
-    type_: str,
+def described(
     title: object,
     *,
     source: str | None = None,
     amends: str | None = None,
-    content: object = None,
     tags: Iterable[object] = (),
     importance: float | None = None,
     subject: object = None,
     outcome: bool | None = None,
     verbatim: bool = False,
-    who: Mapping[str, object] | None = None,
     payload: Mapping[str, object] | None = None,
+) -> dict[str, Any]:
+    """The attributes of a mark's event, bounded and without secrets."""
+    attributes: dict[str, Any] = {}
+    more: dict[str, Any] = {}
+    for key, value in (payload or {}).items():
+        if value is None:
+            continue
+        name = text(str(key), 200)
+        room = len(attributes) < _PAYLOAD and not name.startswith(_RESERVED)
+        (attributes if room else more)[name] = value
+    # Once over the whole: it masks what stands under the name of a secret.
+    attributes = {k: v for k, v in attributes.items() if k}
+    made = {k: plain({k: v})[k] for k, v in attributes.items()}
+    if more:
+        made["more"] = plain(more)
+    made["engram.title"] = text(title, 1_000)
+    if source is not None:
+        made["engram.id"] = source
+    if amends is not None:
+        made["engram.amends"] = amends
+    labels = [tags] if isinstance(tags, str) else list(tags or ())
+    if labels:
+        made["engram.tags"] = [text(str(tag), 200) for tag in labels[:100]]
+    if importance is not None:
+        made["engram.importance"] = float(importance)
+    if subject is not None:
+        made["engram.subject"] = text(str(subject), 500)
+    if outcome is not None:
+        made["engram.outcome"] = "ok" if outcome else "error"
+    if verbatim:
+        made["engram.verbatim"] = True
+    return made
+
+
+def emit(
+    type_: str,
+    title: object,
+    *,
+    content: object = None,
+    who: Mapping[str, object] | None = None,
+    **fields: Any,
 ) -> None:
-    """One event: with `source` it makes the memory of that key, with `amends` it adds to one."""
+    """One event: with `source` it makes the memory of that key, with `amends` it adds to one.
+
+    The other fields are those of `described`.
+    """
     try:
         logger = _current()
         if not logger.enabled(event_name=f"engram.{type_}"):
             return
-        attributes: dict[str, Any] = {}
-        more: dict[str, Any] = {}
-        for key, value in (payload or {}).items():
-            if value is None:
-                continue
-            name = text(str(key), 200)
-            room = len(attributes) < _PAYLOAD and not name.startswith(_RESERVED)
-            (attributes if room else more)[name] = value
-        # Once over the whole: it masks what stands under the name of a secret.
-        attributes = {k: v for k, v in attributes.items() if k}
-        made = {k: plain({k: v})[k] for k, v in attributes.items()}
-        if more:
-            made["more"] = plain(more)
-        made["engram.title"] = text(title, 1_000)
-        if source is not None:
-            made["engram.id"] = source
-        if amends is not None:
-            made["engram.amends"] = amends
-        labels = [tags] if isinstance(tags, str) else list(tags or ())
-        if labels:
-            made["engram.tags"] = [text(str(tag), 200) for tag in labels[:100]]
-        if importance is not None:
-            made["engram.importance"] = float(importance)
-        if subject is not None:
-            made["engram.subject"] = text(str(subject), 500)
-        if outcome is not None:
-            made["engram.outcome"] = "ok" if outcome else "error"
-        if verbatim:
-            made["engram.verbatim"] = True
+        made = described(title, **fields)
         for name in CARRIED:
             person = (who or {}).get(name) or baggage.get_baggage(name)
             if person is not None:
