@@ -25,9 +25,6 @@ ACTIONS: Final = ("edit", "pin", "unpin", "hide", "show", "supersede", "restore"
 UNTRUSTED: Final = frozenset(("browser", "unknown"))
 """Who may not change what is remembered, and of whom no solution is believed."""
 
-_WHOLE_S: Final = 600.0
-"""After so many seconds all revisions are read again: one may have been forgotten since."""
-
 
 @dataclass(frozen=True, slots=True, order=True)
 class Revision:
@@ -44,16 +41,13 @@ class Revision:
 class Revisions:
     """All changes of a home's memories, kept up to date. Safe for several threads.
 
-    They are few, and any memory that is shown may have some, so they are kept in memory; when the
-    lake changes, those of the new commits are read.
+    They are few, and any memory that is shown may have some, so they are kept in memory.
     """
 
     def __init__(self, lake: LakeReader) -> None:
         self._lake = lake
         self._lock = threading.Lock()
         self._seen: object = None
-        self._whole_at = 0.0
-        self._marks: dict[str | None, int] = {}
         self._of: dict[str, list[Revision]] = defaultdict(list)
 
     def of(self, memory_id: str, as_of_ns: int | None = None) -> list[Revision]:
@@ -72,34 +66,25 @@ class Revisions:
             return {id_: some for id_, some in cut.items() if some}
 
     def _refresh(self) -> None:
-        import time
+        """Read them all when the lake has changed: also one that was forgotten is gone then.
 
+        20 ms of CPU in a million memories, on a busy machine; asking what is new costs 65.
+        """
         signature = self._lake.signature()
-        whole = time.monotonic() - self._whole_at > _WHOLE_S
-        if signature == self._seen and not (whole and self._of):
+        if signature == self._seen:
             return
-        if whole:
-            self._marks, self._of = {}, defaultdict(list)
-            self._whole_at = time.monotonic()
-        known = " AND ".join(
-            "NOT (collector IS NOT DISTINCT FROM ? AND sequence <= ?)" for _ in self._marks
-        )
-        values = [part for mark in self._marks.items() for part in mark]
         try:
-            latest = self._lake.ask(
-                "SELECT collector, max(sequence) FROM lake.memories GROUP BY collector"
+            rows = self._lake.ask(
+                "SELECT id, time_unix_nano, attributes, trust FROM lake.memories "
+                f"WHERE type = '{TYPE}'"
             )
-            if dict(latest) != self._marks:
-                rows = self._lake.ask(
-                    "SELECT id, time_unix_nano, attributes, trust FROM lake.memories "
-                    f"WHERE type = '{TYPE}'" + (f" AND {known}" if known else ""),
-                    values,
-                )
-                for row in rows:
-                    self._add(*row)
         except NotFound:
             return
-        self._marks = {collector: int(last or 0) for collector, last in latest}
+        self._of = defaultdict(list)
+        for row in rows:
+            self._add(*row)
+        for some in self._of.values():
+            some.sort()
         self._seen = signature
 
     def _add(self, id_: str, at: int | None, attributes: str | None, trust: str | None) -> None:
@@ -113,8 +98,7 @@ class Revisions:
         if not isinstance(target, str) or action not in ACTIONS:
             return
         one = Revision(at or 0, id_, target, str(action), fields)
-        some = [known for known in self._of[target] if known.id != id_]
-        self._of[target] = sorted((*some, one))
+        self._of[target].append(one)
 
 
 def applied(one: Item, revisions: Sequence[Revision]) -> Item:
