@@ -206,7 +206,7 @@ service:
         (body("exporters", "memory", "{rules: [1]}"), "rules[0]: must be a mapping, not 1"),
         (body("receivers", "otlp", "{protocols: {http: {endpoint: ':4318'}}}"), "no endpoint"),
         (
-            body("extensions", "health_check", "{endpoint: '192.168.1.2:13133'}"),
+            LEAST + "extensions: {health_check: {endpoint: '192.168.1.2:13133'}}\n",
             "health_check.endpoint: '192.168.1.2:13133' is reachable from other machines",
         ),
         (

@@ -256,7 +256,11 @@ class Api:
                 self._guard.visitor(scope)
                 who = ""
             else:
-                who = self._guard.admit(scope, Permission.READ).name
+                principal = self._guard.admit(scope, Permission.READ)
+                who = principal.name
+                if principal.service is not None:
+                    why = f"this is about all services, and the token {who} is for one: use /api/v1"
+                    return _error(403, why)
         except Denied as error:
             return _error(error.status, error.detail, headers=error.headers)
         if scope["method"] not in ("GET", "HEAD"):

@@ -111,7 +111,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
 async def _http(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
-    headers, detail = dict(error.headers or {}), str(error.detail)
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    detail = str(error.detail)
     if error.status_code == 404:
         detail = f"there is no {request.url.path}; {PREFIX}/openapi.json has what there is"
     elif error.status_code == 405:

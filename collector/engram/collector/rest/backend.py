@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from engram.collector.rest.idempotency import Remembered
 from engram.collector.rest.problems import unavailable
@@ -29,6 +28,7 @@ class Backend:
 
     def __init__(self, home: Home) -> None:
         from engram.collector.api import Lake
+        from engram.collector.sandbox import Sandbox
         from engram.learning.recall import Recall
 
         self.home = home
@@ -39,8 +39,7 @@ class Backend:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="rest")
         self._under_way = 0
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
-        self._sandbox: Any = None
-        self._sandbox_lock = threading.Lock()
+        self.sandbox = Sandbox(home)
 
     async def work(self, call: Callable[[], _T]) -> _T:
         """Run what blocks in a thread.
@@ -71,10 +70,7 @@ class Backend:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self.recall.close()
         self.lake.close()
-        with self._sandbox_lock:
-            sandbox, self._sandbox = self._sandbox, None
-        if sandbox is not None:
-            sandbox.close()
+        self.sandbox.close()
 
 
 def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[object], None], one: object) -> None:

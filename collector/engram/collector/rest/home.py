@@ -10,7 +10,7 @@ from fastapi import Request, Response
 
 from engram.collector.access import Scope
 from engram.collector.rest.models import RowsOut, SqlIn
-from engram.collector.rest.problems import Problem, not_yet, unavailable
+from engram.collector.rest.problems import Problem, unavailable
 from engram.collector.rest.routing import (
     answer,
     backend,
@@ -66,7 +66,14 @@ async def sql(request: Request, asked: SqlIn) -> Response:
     """One reading statement, in a process of its own with limits of time, memory and rows."""
     if who(request).service is not None:
         raise Problem(403, "SQL sees all services, and this token is for one", "scope")
-    raise not_yet("SQL over REST")
+    found = await backend(request).work(
+        partial(backend(request).sandbox.run, asked.sql, asked.max_rows)
+    )
+    body = {
+        "columns": found.columns, "types": found.types, "rows": found.rows,
+        "truncated": found.truncated, "elapsed_ms": found.elapsed_ms,
+    }  # fmt: skip
+    return answer(request, body, what="sql", count=len(found.rows), scope={"sql": asked.sql})
 
 
 ready = group("ready")

@@ -131,7 +131,7 @@ class DecisionsIn(In):
 class SqlIn(In):
     """One reading statement."""
 
-    sql: Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
+    sql: Annotated[str, StringConstraints(min_length=1, max_length=50_000)]
     max_rows: Annotated[int, Field(ge=1, le=10_000)] = 1_000
 
 
@@ -214,8 +214,10 @@ class RowsOut(BaseModel):
     """The answer to a statement."""
 
     columns: list[str]
+    types: list[str]
     rows: list[list[Any]]
     truncated: bool
+    elapsed_ms: float
 
 
 class ProblemOut(BaseModel):

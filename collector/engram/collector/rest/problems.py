@@ -27,7 +27,7 @@ MEDIA_TYPE: Final = "application/problem+json"
 _KINDS: Final = {
     400: "bad-request", 401: "token", 403: "forbidden", 404: "not-found", 405: "method",
     408: "slow", 412: "changed", 413: "too-large", 415: "media-type", 422: "invalid", 429: "rate",
-    500: "internal", 501: "not-yet", 503: "unavailable",
+    500: "internal", 503: "unavailable",
 }  # fmt: skip
 """The last word of `type` where nothing more exact is known."""
 
@@ -96,11 +96,6 @@ def problem_of(error: BaseException) -> Problem:
 def unavailable(detail: str, retry_s: float, kind: str = "") -> Problem:
     """Not now."""
     return Problem(503, detail, kind, headers={"retry-after": str(max(1, math.ceil(retry_s)))})
-
-
-def not_yet(what: str) -> Problem:
-    """What this version cannot do."""
-    return Problem(501, f"{what} is not in this version")
 
 
 def _title(status: int) -> str:

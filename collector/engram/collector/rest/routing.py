@@ -29,7 +29,6 @@ _PROBLEMS: Final = {
     422: "a field is wrong",
     429: "too many requests",
     500: "failed inside",
-    501: "not in this version",
     503: "not now",
 }
 
