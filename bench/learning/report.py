@@ -5,7 +5,7 @@
 Spreads so many spans of `bench/telemetry.py` over two days (an eighth of them requests, an eighth
 calls of models), stores them as `engram collect` does, and then takes the CPU seconds and the peak
 memory of a process of its own for the report, and for each of the jobs decisions, journeys, agents
-and report: over everything, and over the last five minutes.
+and report: over everything, at the end of a day, and for five minutes in the middle of one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from engram.exporters.signals import Encoding, Signal
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from telemetry import EPOCH_NS, Telemetry  # type: ignore[import-not-found, unused-ignore]
 
-DAY: Final = 24 * 3600 * 10**9
+_HOUR: Final = 3600 * 10**9
+DAY: Final = 24 * _HOUR
 _BATCH: Final = 512
 _IN_FLIGHT: Final = 64
 
@@ -114,9 +115,13 @@ def main() -> None:
     try:
         print("report       ", measured(_REPORT, str(root), "2026-01-02"))
         for job in ("decisions", "journeys", "agents", "report"):
-            for what, since in (("all", 0), ("5 minutes", end - 300 * 10**9)):
-                told = measured(_JOB, str(root), job, str(since), str(end + 2 * 3600 * 10**9))
-                print(f"{job:13} {what:10}", told)
+            for what, since, until in (
+                ("all", 0, end + 3 * _HOUR),
+                ("end of a day", end, end + 3 * _HOUR),
+                ("5 minutes", end - 12 * _HOUR - _HOUR // 12, end - 12 * _HOUR),
+            ):
+                told = measured(_JOB, str(root), job, str(since), str(until))
+                print(f"{job:13} {what:12}", told)
     finally:
         if not options.keep:
             shutil.rmtree(root, ignore_errors=True)

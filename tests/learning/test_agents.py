@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import polars as pl
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from tests.learning.days import DAY, HOUR, MIDNIGHT
@@ -15,9 +18,10 @@ from tests.telemetry import attributes, span_id, trace_id
 
 from engram.exporters.home import Home
 from engram.learning.intervals import difference, discoveries, fisher, pooled, student, wilson
-from engram.learning.jobs import Runner
+from engram.learning.jobs import Runner, Window
 from engram.learning.jobs.agents import Agents, Day, changes
-from engram.learning.jobs.failing import bucket_of
+from engram.learning.jobs.daily import Before
+from engram.learning.jobs.failing import bucket_of, failing
 
 
 @pytest.fixture
@@ -98,6 +102,43 @@ def test_tries_of_one_run_are_one(collecting: Collecting) -> None:
     assert said(collecting, MIDNIGHT + DAY) == []
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_hour_by_hour_says_what_one_look_says(seed: int) -> None:
+    """What an earlier run has seen is left out, and nothing is lost by that."""
+    rng = random.Random(seed)
+    rows = []
+    for name in range(40):
+        rate = rng.choice((0.02, 0.1, 0.2, 0.4))
+        for run in range(rng.choice((20, 80, 300))):
+            when = MIDNIGHT + rng.randrange(9 * DAY)
+            failed = rng.random() < rate
+            if name % 2 and failed:  # tried before, which is the same run
+                rows.append((f"n{name}", when - 9, True, f"{name}-{run}-0", f"t{name}-{run}"))
+            rows.append((f"n{name}", when, failed, f"{name}-{run}", f"t{name}-{run}"))
+    schema = ["name", "begun", "failed", "id", "trace_id"]
+    known = pl.DataFrame(rows, schema=schema, orient="row")  # noqa: F841 - DuckDB finds it
+    with duckdb.connect() as lake:
+        lake.execute(
+            "CREATE TABLE r AS SELECT '' AS service, *, begun AS moment, begun AS recorded_at, "
+            "NULL::VARCHAR AS why FROM known"
+        )
+
+        def read(sql: str, values: Sequence[Any] = ()) -> pl.DataFrame:
+            return lake.execute(sql, list(values)).pl()
+
+        def said_in(since: int, until: int) -> set[str]:
+            runs = "SELECT * FROM r WHERE begun >= $1 AND begun < $2"
+            window = Window(since, until)
+            found = failing(read, window, runs, job="j", kind="k", title="{name} keeps failing")
+            return {f"{one.id} {one.title} {one.time_unix_nano}" for one in found}
+
+        whole = said_in(0, MIDNIGHT + 10 * DAY)
+        step = 3 * HOUR
+        parts = [said_in(MIDNIGHT + n * step, MIDNIGHT + (n + 1) * step) for n in range(80)]
+    assert len(whole) > 10
+    assert set().union(*parts) == whole
+
+
 # -- what changed ----------------------------------------------------------------------------------
 
 
@@ -149,9 +190,24 @@ def test_a_change_is_said_once_in_four_weeks(collecting: Collecting) -> None:
     first = said(collecting, MIDNIGHT + 10 * DAY + 2 * HOUR)
     assert len(first) == 1
     assert first[0][0].startswith("m-1 of AUREA in shop answers slower: ")
-    assert first[0][1] == MIDNIGHT + 10 * DAY
+    assert first[0][1] == MIDNIGHT + 10 * DAY - 1
     assert said(collecting, MIDNIGHT + 12 * DAY + 2 * HOUR) == first
     assert said(collecting, MIDNIGHT + 12 * DAY + 2 * HOUR, since=0) == first
+
+
+def test_what_was_said_is_quiet_for_four_weeks() -> None:
+    """Said in the lake or in this run; the same moment is the same statement, and stays."""
+    slow = {("shop", "slow", ""): some_days(1, slower=2)}
+    one = next(iter(changes(slow, 10 * DAY)))
+    said_at = one.time_unix_nano
+
+    def read(sql: str, values: Sequence[Any] = ()) -> pl.DataFrame:
+        return pl.DataFrame({"what": [one.facts["what"]], "moment": [said_at]})
+
+    before = Before(read, "agents", Window(0, 99 * DAY))
+    again = [replace(one, time_unix_nano=said_at + day * DAY) for day in (0, 1, 27, 29, 30, 58)]
+    kept = [it.time_unix_nano for it in before.fresh(again)]
+    assert kept == [said_at, said_at + 29 * DAY, said_at + 58 * DAY]
 
 
 # -- the statistics --------------------------------------------------------------------------------

@@ -163,10 +163,10 @@ def test_a_better_option_is_a_reason_to_try() -> None:
 
 
 def test_of_many_contexts_the_least_p_is_no_discovery() -> None:
-    """The best of a hundred contexts that make no difference is not told."""
+    """The best of a thousand contexts that make no difference is not told."""
     rng = random.Random(7)
     contexts = []
-    for at in range(100):
+    for at in range(1000):
         k, others = (sum(rng.random() < 0.7 for _ in range(n)) for n in (30, 100))
         contexts.append(Context("shop", "loan", "yes", f"i{at}", "x", 30, k, 100, others, (), ()))
     assert states(days(lambda _: 0.7), contexts) == []

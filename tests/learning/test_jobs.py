@@ -21,6 +21,7 @@ from engram.exporters.home import Home
 from engram.learning.jobs import JOBS, Insight, Runner, Window, process
 from engram.learning.jobs.budget import Budget, resident
 from engram.learning.jobs.errors import DAY, HOUR, Errors, Pattern, changes, patterns
+from engram.learning.jobs.errors import JOB as ERRORS
 from engram.learning.jobs.insight import request
 from engram.learning.jobs.runner import Read
 
@@ -352,3 +353,33 @@ def test_the_command(collecting: Collecting) -> None:
     assert ran[0]["error"] is None
     assert "0 insights" in next(command.lines(ran))
     assert "0 insights" in next(command.lines(command.listed(collecting.home)))
+
+
+def test_a_new_error_says_what_it_is_perhaps(collecting: Collecting) -> None:
+    """A renamed function makes a new error; that most frames are the same is said, and no more."""
+    frames = "".join(f'  File "/app/shop/n{at}.py", line 3, in f{at}\n    x()\n' for at in range(9))
+    inner = f'{frames}  File "/app/shop/net.py", line 3, in ask\n    sock.recv()\n'
+    deep = STACK.replace("TimeoutError: gateway", f"{inner}TimeoutError: gateway")
+    renamed = deep.replace("in ask", "in ask_again")
+    for at, stack in enumerate((deep, renamed, STACK.replace("pay.py", "far.py"))):
+        one = failing(at + 1, T0 + at * HOUR, "TimeoutError")
+        del one.events[:]
+        one.events.add(
+            name="exception", time_unix_nano=T0 + at * HOUR,
+            attributes=attributes({"exception.type": "TimeoutError", "exception.message": "no",
+                                   "exception.stacktrace": stack}),
+        )  # fmt: skip
+        collecting.send(one)
+    [run] = Runner(collecting.home, [ERRORS], clock=lambda: T0 + 5 * HOUR).step()
+    assert run.error == ""
+    collecting.commit()
+    said = [
+        json.loads(text)
+        for (text,) in collecting.rows("SELECT attributes FROM lake.ai_insight ORDER BY time")
+    ]
+    assert [one["pattern"] for one in said] == [
+        "TimeoutError in net.py:ask", "TimeoutError in net.py:ask_again",
+        "TimeoutError in far.py:charge",
+    ]  # fmt: skip
+    assert [one.get("like") for one in said] == [None, "TimeoutError in net.py:ask", None]
+    assert said[1]["likeness"] >= 0.65

@@ -100,7 +100,7 @@ def test_a_dead_end_is_a_state_that_others_leave(collecting: Collecting) -> None
     assert [(row[0], row[2]) for row in rows] == [
         ("order stops in paid: 10 of 40 runs in shop", "stuck")
     ]
-    assert rows[0][1] == MIDNIGHT + 2 * DAY
+    assert rows[0][1] == MIDNIGHT + 2 * DAY - 1
     assert said(collecting, MIDNIGHT + 6 * DAY) == rows
 
 

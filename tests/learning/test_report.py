@@ -18,6 +18,7 @@ from tests.learning.home import Collecting
 
 from engram.collector import cli
 from engram.exporters.home import Home
+from engram.exporters.memories import memory_id
 from engram.learning.jobs import Runner
 from engram.learning.jobs.errors import Errors
 from engram.learning.jobs.report import Reports
@@ -203,7 +204,7 @@ def test_a_job_that_nobody_knew_is_told(collecting: Collecting) -> None:
     collecting.send(event("ai_insight", MIDNIGHT, "My own", id="own"))  # of the app, not of a job
     report = told(collecting)
     places = {
-        one.key: [it.text for it in one.statements]
+        one.key: [it.text for it in one.statements[:-1]]
         for one in report.sections
         if one.statements and one.key != "engram"
     }
@@ -214,6 +215,8 @@ def test_a_job_that_nobody_knew_is_told(collecting: Collecting) -> None:
         "job:tides": ["High tide"],
     }
     assert section(report, "predictions").statements[0].n == 7
+    totals = [one.text for one in section(report, "predictions").statements[1:]]
+    assert totals == ["1 statement in all, the day before there were 0."]
 
 
 def test_models_decisions_and_work_are_told(collecting: Collecting) -> None:
@@ -280,7 +283,7 @@ def test_models_decisions_and_work_are_told(collecting: Collecting) -> None:
     assert report.charts[-1].values[0] == 220
     decisions = section(report, "decisions")
     texts = [one.text for one in decisions.statements]
-    assert texts[0] == "1 decision was made."
+    assert texts[0] == "1 decision was made, the day before 1."
     assert texts[1:] == [
         "4 outcomes of loan due; nine of ten are known after 2 h.",
         "1 outcome of move due.",
@@ -309,7 +312,7 @@ def test_models_decisions_and_work_are_told(collecting: Collecting) -> None:
 
 
 def test_a_day_that_is_over_is_kept(collecting: Collecting) -> None:
-    """Once, in short, an hour after it; not of a day without a record, and not of itself."""
+    """Once, in short, two hours after it; not of a day without a record, and not of itself."""
     collecting.send(*(raised(MIDNIGHT + n * HOUR, f"Error{n}", "x" * 400) for n in range(20)))
     runner = Runner(collecting.home, [Errors(), Reports()], clock=lambda: MIDNIGHT + DAY)
     runner.step()
@@ -317,12 +320,12 @@ def test_a_day_that_is_over_is_kept(collecting: Collecting) -> None:
     kept = "SELECT title, content, epoch_ns(time), attributes->>'$.date' FROM lake.ai_insight "
     kept += "WHERE list_contains(tags, 'job:report')"
     assert collecting.rows(kept) == []
-    learn(collecting, Reports(), now=MIDNIGHT + DAY + 2 * HOUR)
+    learn(collecting, Reports(), now=MIDNIGHT + DAY + 3 * HOUR)
     rows = collecting.rows(kept)
     assert len(rows) == 1
     title, content, when, date = rows[0]
-    assert (title, date, when) == ("Learnings of 2026-09-22", "2026-09-22", MIDNIGHT + DAY)
-    said, _, fields = content.partition("\nevidence: ")
+    assert (title, date, when) == ("Learnings of 2026-09-22", "2026-09-22", MIDNIGHT + DAY - 1)
+    said, _, fields = content.partition("\njob: report")
     assert len(said) <= 2_000 + len(title) + 1
     assert fields
     assert "20 errors of 20 kinds" in content
@@ -332,6 +335,36 @@ def test_a_day_that_is_over_is_kept(collecting: Collecting) -> None:
     assert collecting.rows(kept) == rows
     report = told(collecting, Period.of(day_of(MIDNIGHT + DAY), 1, MIDNIGHT + 9 * DAY))
     assert not report.headline
+
+
+def test_predictions_are_open_or_scored(collecting: Collecting) -> None:
+    """The decided have a Brier score, the open ones a deadline; silent ones are no sentence."""
+    records = []
+    for n, (day, sure, verdict, muted) in enumerate(
+        ((-9, 0.9, "hit", False), (-8, 0.8, "miss", False), (-2, 0.7, "", False),
+         (-2, 0.6, "", True), (0, 0.5, "", False))
+    ):  # fmt: skip
+        tags = {"engram.tags": ["job:predictions", "state:predicted"]}
+        records.append(
+            event("ai_insight", MIDNIGHT + day * DAY + n, f"Disk {n} fills", id=f"p{n}", n=99,
+                  job="predictions", importance=0.8, probability=sure, muted=muted,
+                  deadline_ns=MIDNIGHT + 3 * DAY, **tags)
+        )  # fmt: skip
+        if verdict:
+            made = memory_id("ai_insight", "", f"id:p{n}")
+            records.append(
+                event("ai_insight", MIDNIGHT - DAY + n, f"It was a {verdict}", id=f"o{n}",
+                      job="predictions", prediction=made, verdict=verdict, **tags)
+            )  # fmt: skip
+    collecting.send(*records)
+    texts = [(one.mark, one.text) for one in section(told(collecting), "predictions").statements]
+    assert texts == [
+        ("predicted", "Disk 4 fills"),
+        ("", "1 statement in all, the day before there were 2."),
+        ("open", "Disk 2 fills (until 2026-09-25 00:00 UTC, probability 70.0 %)"),
+        ("", "Of 2 predictions of four weeks that are decided 1 came true: 50.0 % (95 % interval "
+             "9.5 % to 90.5 %); Brier score 0.325."),
+    ]  # fmt: skip
 
 
 # -- the command -----------------------------------------------------------------------------------

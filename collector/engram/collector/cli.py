@@ -303,6 +303,9 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--base-url", metavar="URL", default="http://127.0.0.1:4319", help="of evidence links"
     )
+    add("predictions", "what was predicted, whether it came true, and how good that is")
+    alerts = add("alerts", "send a test message to every hook, and say what came back")
+    alerts.add_argument("action", choices=["test"], help="what to do")
     lab = add("lab", "run a method of learning as a filter, on data of your own", _LAB_HELP)
     lab.add_argument(
         "method",
@@ -571,7 +574,7 @@ def _learn(options: argparse.Namespace) -> int:
     home = _home(options, config)
     from engram.collector.roles.learn import run
 
-    return run(home, _supervised(options), config.log_level)
+    return run(home, _supervised(options), config)
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -818,7 +821,7 @@ def _jobs(options: argparse.Namespace) -> int:
     if options.action == "list":
         told = jobs.listed(home)
     else:
-        told = jobs.run(home, options.name, options.since)
+        told = jobs.run(home, options.name, options.since, _config(options))
     if options.json:
         print(dumps(told))
     else:
@@ -840,6 +843,33 @@ def _report(options: argparse.Namespace) -> int:
     elif not options.html:
         print(markdown(told, options.base_url), end="")
     return OK
+
+
+def _predictions(options: argparse.Namespace) -> int:
+    from engram.collector import predictions, query
+    from engram.collector.output import dumps
+
+    with query.reader(_home(options)) as lake:
+        told = predictions.told(lake)
+    if options.json:
+        print(dumps(told))
+    else:
+        for line in predictions.lines(told):
+            print(line)
+    return OK
+
+
+def _alerts(options: argparse.Namespace) -> int:
+    from engram.collector import alerts
+    from engram.collector.output import dumps
+
+    told = alerts.try_out(_config(options))
+    if options.json:
+        print(dumps(told))
+    else:
+        for line in alerts.lines(told):
+            print(line)
+    return OK if all(one["ok"] for one in told) else FAILED
 
 
 def _lab(options: argparse.Namespace) -> int:
@@ -1065,6 +1095,8 @@ _COMMANDS: Final = {
     "jobs": _jobs,
     "known": _known,
     "report": _report,
+    "predictions": _predictions,
+    "alerts": _alerts,
     "lab": _lab,
     "config": _config_command,
     "audit": _audit,

@@ -21,6 +21,7 @@ _SECRET: Final = re.compile(
     r"(?:private|access|signing)[-_.]?key$",
     re.IGNORECASE,
 )
+_PATH: Final = re.compile(r"(\w+://[^/?#]*)[/?#].+")
 _USERINFO: Final = re.compile(r"(\w+://)[^/@\s]*@")
 
 
@@ -65,6 +66,8 @@ def _plain(value: Any, key: str = "") -> Any:
     if isinstance(value, timedelta):
         return duration_text(value)
     if isinstance(value, str):
+        if key == "url":  # of a webhook: what is behind the host is often the secret
+            value = _PATH.sub(rf"\1/{MASK}", value)
         masked = _SECRET.search(key) and not key.endswith(("_file", "_patterns", "_keys"))
         return MASK if masked and value else _USERINFO.sub(rf"\1{MASK}@", str(value))
     return value

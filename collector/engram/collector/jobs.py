@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engram.collector.rederive import since as instant
 from engram.exporters.home import Home
-from engram.learning.jobs import JOBS, Run, Runner
+from engram.learning.jobs import JOBS, Run, Runner, configured
+
+if TYPE_CHECKING:
+    from engram.collector.config import Config
 
 
 def listed(home: Home) -> list[dict[str, Any]]:
@@ -20,14 +23,20 @@ def listed(home: Home) -> list[dict[str, Any]]:
     ]
 
 
-def run(home: Home, name: str | None, since: str | None) -> list[dict[str, Any]]:
+def run(
+    home: Home, name: str | None, since: str | None, config: Config | None = None
+) -> list[dict[str, Any]]:
     """Run one job or all of them; how it went.
 
     Raises:
         BadRequest: `since` is no time.
         NotFound: there is no such job.
     """
-    runner = Runner(home, JOBS)
+    from engram.collector.component import Kind
+    from engram.learning.limits import Limits
+
+    limits = config.settings(Kind.EXTENSION, "predictions", Limits) if config else None
+    runner = Runner(home, configured(limits))
     runs = runner.step([name] if name else [], since=None if since is None else instant(since))
     return [{"job": one.job, **_told(one)} for one in runs]
 

@@ -16,6 +16,8 @@ from typing import Any, Final, Literal, NewType
 from engram.collector.component import Factory, Kind
 from engram.collector.exporters.settings import FileSender, OtlpGrpc, OtlpHttp
 from engram.collector.processors.settings import Attributes, Filter, Resource, Sampler, Transform
+from engram.learning.alerts.settings import Alerts
+from engram.learning.limits import Limits
 
 Size = NewType("Size", int)
 """Bytes. In the file a number, or text such as `64MiB`."""
@@ -375,6 +377,8 @@ FACTORIES: Final = (
     Factory(Kind.EXPORTER, "file", FileSender, "appends OTLP/JSON lines to a file"),
     Factory(Kind.EXTENSION, "api", Api, "the page and the REST API (engram serve)"),
     Factory(Kind.EXTENSION, "health_check", HealthCheck, "says by HTTP whether collect works"),
+    Factory(Kind.EXTENSION, "predictions", Limits, "limits that learn foresees the crossing of"),
+    Factory(Kind.EXTENSION, "alerts", Alerts, "tells webhooks and commands what learn found"),
 )
 
 

@@ -6,11 +6,16 @@ import logging
 import os
 import threading
 
+from engram.collector.alerts import settings_of
+from engram.collector.component import Kind
+from engram.collector.config import Config
 from engram.collector.roles.process import Supervised, set_up_log, stop_event
 from engram.exporters.home import Home
+from engram.learning.alerts.alerter import Alerter
 from engram.learning.enrich import Enricher
 from engram.learning.indexer import Indexer
 from engram.learning.jobs import process
+from engram.learning.limits import Limits
 from engram.learning.reindex import Requests, only_writer
 
 _LOG = logging.getLogger("engram.learn")
@@ -18,13 +23,13 @@ _LOG = logging.getLogger("engram.learn")
 _LEAVE_S = 4.0
 
 
-def run(home: Home, supervised: Supervised, log_level: str = "info") -> int:
-    """Run the indexer, the enricher and the jobs; the exit code.
+def run(home: Home, supervised: Supervised, config: Config) -> int:
+    """Run the indexer, the enricher, the jobs and their alerts; the exit code.
 
     Raises:
         HomeBusy: another process keeps this home's index.
     """
-    set_up_log(log_level)
+    set_up_log(config.log_level)
     stop = stop_event(supervised)
     home.create()
     with only_writer(home):
@@ -33,19 +38,40 @@ def run(home: Home, supervised: Supervised, log_level: str = "info") -> int:
         supervised.ready({})
         _LOG.info("keeping the index of %s", home.root)
         enricher.start()
-        jobs = threading.Thread(target=_jobs, args=(home, stop), name="jobs", daemon=True)
+        ran = threading.Event()
+        jobs = threading.Thread(
+            target=_jobs, args=(home, config, stop, ran), name="jobs", daemon=True
+        )
         jobs.start()
+        alerts = threading.Thread(
+            target=_alerts, args=(home, config, stop, ran), name="alerts", daemon=True
+        )
+        alerts.start()
         indexer.run(stop, Requests(home).step)
         enricher.join(_LEAVE_S)
+        ran.set()
         jobs.join(_LEAVE_S)
+        alerts.join(_LEAVE_S)
     return 0
 
 
-def _jobs(home: Home, stop: threading.Event) -> None:
+def _jobs(home: Home, config: Config, stop: threading.Event, ran: threading.Event) -> None:
     try:
-        process.loop(home, stop)
+        limits = config.settings(Kind.EXTENSION, "predictions", Limits)
+        process.loop(home, stop, limits=limits, after=ran.set)
     except Exception:  # the index goes on without
         _LOG.exception("jobs stopped; they begin again when learn is started again")
+        raise
+
+
+def _alerts(home: Home, config: Config, stop: threading.Event, ran: threading.Event) -> None:
+    settings = settings_of(config)
+    if not settings.any_hook:
+        return
+    try:
+        Alerter(home, settings).loop(stop, ran)
+    except Exception:  # the index and the jobs go on without
+        _LOG.exception("alerts stopped; they begin again when learn is started again")
         raise
 
 

@@ -7,14 +7,28 @@ from __future__ import annotations
 
 from typing import Final
 
-from engram.learning.jobs import agents, decisions, errors, journeys, report, solutions
+from engram.learning.jobs import (
+    agents,
+    decisions,
+    errors,
+    journeys,
+    logs,
+    optimizations,
+    predictions,
+    report,
+    solutions,
+)
 from engram.learning.jobs.insight import Insight
 from engram.learning.jobs.runner import Job, Run, Runner
 from engram.learning.jobs.window import Window
+from engram.learning.limits import Limits
 
 JOBS: Final[tuple[Job, ...]] = (
     errors.JOB,
     solutions.JOB,
+    logs.JOB,
+    predictions.JOB,
+    optimizations.JOB,
     decisions.JOB,
     journeys.JOB,
     agents.JOB,
@@ -22,4 +36,13 @@ JOBS: Final[tuple[Job, ...]] = (
 )
 """In the order in which they run: the report is made of what the others said."""
 
-__all__ = ["JOBS", "Insight", "Job", "Run", "Runner", "Window"]
+
+def configured(limits: Limits | None) -> tuple[Job, ...]:
+    """The jobs, with the limits that were set."""
+    return tuple(
+        predictions.Predictions(limits) if isinstance(job, predictions.Predictions) else job
+        for job in JOBS
+    )
+
+
+__all__ = ["JOBS", "Insight", "Job", "Run", "Runner", "Window", "configured"]

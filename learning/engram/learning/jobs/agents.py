@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _RUNS: Final = (
     "SELECT coalesce(service_name, '') AS service, subject AS name, "
     "time_unix_nano AS begun, time_unix_nano AS moment, "
-    "outcome = 'error' AS failed, id, trace_id, "
+    "outcome = 'error' AS failed, id, trace_id, recorded_at, "
     "CASE WHEN outcome = 'error' THEN (attributes->>'$.error_type') END AS why "
     "FROM lake.memories WHERE type = {type} AND outcome IS NOT NULL AND subject IS NOT NULL "
     "AND time_unix_nano >= $1 AND time_unix_nano < $2"
@@ -45,7 +45,7 @@ _KINDS: Final = (
     (
         "tool",
         "Tool {name} keeps failing",
-        _RUNS.format(type="'api_call' AND (attributes->>'$.tool') IS NOT NULL"),
+        _RUNS.format(type="'api_call' AND list_contains(tags, 'tool:' || subject)"),
     ),
 )
 
@@ -88,16 +88,17 @@ class Agents:
             yield from failing(read, window, runs, job=self.name, kind=kind, title=title)
         if due := list(ends(window)):
             before = Before(read, self.name, window)
+            known = days(read, due[0], due[-1])
             for end in due:
-                yield from before.fresh(changes(days(read, end), end))
+                yield from before.fresh(changes(known, end))
 
 
 Key = tuple[str, str, str]
 """Service, model, agent."""
 
 
-def days(read: Read, end: int) -> dict[Key, list[Day]]:
-    """The days before a moment, by model and agent."""
+def days(read: Read, first: int, last: int) -> dict[Key, list[Day]]:
+    """The days that are compared at any moment between two, by model and agent."""
     rows = read(
         "SELECT coalesce(service_name, '') AS service, subject AS model, "
         "coalesce(attributes->>'$.agent', '') AS agent, time_unix_nano // $3 AS day, "
@@ -108,7 +109,7 @@ def days(read: Read, end: int) -> dict[Key, list[Day]]:
         "arg_max(id, (coalesce(duration_ns, 0), id), 2) AS ids "
         "FROM lake.memories WHERE type = 'ai_response' AND subject IS NOT NULL "
         "AND time_unix_nano >= $1 AND time_unix_nano < $2 GROUP BY ALL ORDER BY ALL",
-        [end - (RECENT + USUAL) * DAY, end, DAY],
+        [first - (RECENT + USUAL) * DAY, last, DAY],
     )
     found: dict[Key, list[Day]] = {}
     for row in rows.iter_rows(named=True):
@@ -150,8 +151,8 @@ def changes(of: dict[Key, list[Day]], end: int) -> Iterator[Insight]:
     last = end // DAY - RECENT
     for key, some in sorted(of.items()):
         full = [one for one in some if one.n >= CALLS]
-        recent = [one for one in full if one.day >= last]
-        usual = [one for one in full if one.day < last]
+        recent = [one for one in full if last <= one.day < last + RECENT]
+        usual = [one for one in full if last - USUAL <= one.day < last]
         if len(recent) < RECENT or len(usual) < USUAL - 2:
             continue
         tested.append(_failures(key, recent, usual))
@@ -218,7 +219,7 @@ def _changed(of: Tested, end: int) -> Insight:
             f"{measured}: {of.now:.4g}, before {of.then:.4g}; {between} (95 % interval)\n"
             f"since: {since}, {n} calls, against the {USUAL} days before"
         ),
-        time_unix_nano=end,
+        time_unix_nano=end - 1,  # of the day that it is about
         service=service or None,
         importance=0.7 if up else 0.4,
         tags=(f"state:{state}",),

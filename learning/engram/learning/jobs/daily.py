@@ -28,12 +28,12 @@ QUIET: Final = 28 * DAY
 """What was said is not said again for so long."""
 
 
-def ends(window: Window) -> Iterator[int]:
-    """The ends of days that fell due in a window."""
-    first = max(0, window.since - GRACE - 1, window.until - GRACE - 1 - _MOST * DAY) // DAY * DAY
+def ends(window: Window, most: int = _MOST, grace: int = GRACE) -> Iterator[int]:
+    """The ends of days that fell due in a window, the last ones."""
+    first = max(0, window.since - grace - 1, window.until - grace - 1 - most * DAY) // DAY * DAY
     end = first + DAY
-    while end + GRACE < window.until:
-        if end + GRACE >= window.since:
+    while end + grace < window.until:
+        if end + grace >= window.since:
             yield end
         end += DAY
 

@@ -20,13 +20,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from engram.learning.jobs.insight import Insight
+from engram.learning.jobs.resembling import METHOD, Said, more
 from engram.learning.jobs.window import Window
 
 if TYPE_CHECKING:
@@ -113,8 +114,15 @@ class Errors:
             [window.until - DAY, window.until],
         )
         answering = {row["service"]: row["last"] for row in alive.iter_rows(named=True)}
-        for pattern in patterns(rows, ages):
-            yield from changes(pattern, window, answering.get(pattern.service))
+        found = list(patterns(rows, ages))
+        new = [
+            (one.service, one.name, one.ids[0], one.first) for one in found
+            if window.since <= one.first < window.until and one.times[0] == one.first
+        ]  # fmt: skip
+        said = more(read, new, PATTERN)
+        for pattern in found:
+            for insight in changes(pattern, window, answering.get(pattern.service)):
+                yield _with(insight, said.get((pattern.service, pattern.name)))
 
 
 def patterns(rows: pl.DataFrame, ages: pl.DataFrame) -> Iterator[Pattern]:
@@ -227,6 +235,20 @@ def _said(
             "state": state, "pattern": pattern.name, "error_type": pattern.type, **facts,
         },
     )  # fmt: skip
+
+
+def _with(insight: Insight, said: Said | None) -> Insight:
+    """Of what is new, the version and what it is perhaps."""
+    if said is None or insight.facts["state"] != "new":
+        return insight
+    lines, facts = [insight.content], dict(insight.facts)
+    if said.version:
+        lines.append(f"version: {said.version}")
+        facts["version"] = said.version
+    if said.like:
+        lines.append(f"perhaps the same as: {said.like} (likeness {said.likeness}: {said.because})")
+        facts |= {"like": said.like, "likeness": said.likeness, "method": METHOD}
+    return replace(insight, content="\n".join(lines), facts=facts)
 
 
 JOB: Final = Errors()

@@ -21,6 +21,8 @@ from engram.learning.jobs.insight import Insight
 from engram.learning.jobs.window import Window
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from engram.learning.jobs.runner import Read
 
 HOUR: Final = 3600 * 10**9
@@ -33,14 +35,11 @@ _MONDAY: Final = 4 * DAY
 LATE: Final = DAY
 """What arrives this late is still looked at."""
 
+_AGAIN: Final = 600 * 10**9
+
 FAILURES: Final = 4
 FLOOR: Final = 0.1
 Z: Final = 3.2905267314919255
-
-_WILSON: Final = (
-    f"((k::DOUBLE / n) + {Z**2} / (2 * n) - {Z} * sqrt((k::DOUBLE / n) * (1 - k::DOUBLE / n) / n "
-    f"+ {Z**2} / (4 * n * n))) / (1 + {Z**2} / n)"
-)
 
 
 def bucket_of(moment: int, bucket: int) -> int:
@@ -63,65 +62,128 @@ def failing(
     """Those that began to fail too often within the window.
 
     `runs` is a query with the columns service, name, begun, moment (when it was known), failed,
-    id, trace_id, why, of the times $1 to $2; runs of one trace are tries of one run, which its
-    last one decides. `kind` names them for the key, `title` (with {name}) for people, and `of`
-    what is counted.
+    id, trace_id, recorded_at, why, of the times $1 to $2; runs of one trace are tries of one run,
+    which its last one decides. `kind` names them for the key, `title` (with {name}) for people,
+    and `of` what is counted.
     """
-    since = max(0, window.since - LATE)
-    some = f"SELECT service, name FROM ({runs}) WHERE failed GROUP BY ALL"
-    if read(f"SELECT EXISTS ({some}) AS any", [since, window.until])["any"][0] is not True:
+    since = max(0, window.since - LATE, window.until - FOUR_WEEKS)  # older news is none
+    first = _first(read, runs, window, since)
+    if first is None:
         return
-    found = read(
-        f"""
-        WITH tries AS ({runs}),
-        tried AS MATERIALIZED (
-            SELECT service, name, max(moment) AS moment, max(begun) AS begun,
-                arg_max(failed, (moment, id)) AS failed,
-                arg_max(id, (moment, id)) AS id, arg_max(trace_id, (moment, id)) AS trace_id,
-                arg_max(why, (moment, id)) AS why
-            FROM tries WHERE begun >= $1 GROUP BY service, name, coalesce(trace_id, id)
-        ),
-        counted AS (
-            SELECT *, (begun - {_MONDAY}) // {bucket} AS bucket,
-                unnest([
-                    {{'n': count(*) OVER day, 'k': count(*) FILTER (failed) OVER day,
-                      'since': begun // {DAY} * {DAY}}},
-                    {{'n': count(*) OVER long, 'k': count(*) FILTER (failed) OVER long,
-                      'since': (begun - {_MONDAY}) // {bucket} * {bucket} + {_MONDAY}}}
-                ], recursive := true)
-            FROM tried
-            WINDOW day AS (
-                PARTITION BY service, name, begun // {DAY} ORDER BY moment, id
-                ROWS UNBOUNDED PRECEDING
-            ), long AS (
-                PARTITION BY service, name, (begun - {_MONDAY}) // {bucket} ORDER BY moment, id
-                ROWS UNBOUNDED PRECEDING
-            )
-        ),
-        enough AS (
-            SELECT service, name, bucket, moment, n, k, since FROM counted
-            WHERE failed AND k >= {FAILURES} AND {_WILSON} >= {FLOOR}
-            QUALIFY row_number() OVER (
-                PARTITION BY service, name, bucket ORDER BY moment, id, since DESC
-            ) = 1
+    begin = max(0, bucket_of(first, bucket))
+    if not _possible(read, runs, begin, first, window.until):
+        return
+    rows = read(_TRIED.format(runs=runs), [begin, window.until])
+    for row in _enough(rows, first, bucket):
+        yield _said(row, job, kind, title.format(name=row["name"]), of, importance)
+
+
+def _first(read: Read, runs: str, window: Window, since: int) -> int | None:
+    """When the first failure happened that an earlier run cannot have seen.
+
+    It happened since then, or it came since then; asked apart, since both orders have statistics
+    by which files are left out. A few minutes are looked at again: commits take their time.
+    """
+    seen = window.since - _AGAIN
+    firsts = [
+        read(f"SELECT min(moment) AS first FROM ({runs}) WHERE failed {came}", values)["first"][0]
+        for came, values in (
+            ("", [max(since, seen), window.until]),
+            ("AND recorded_at >= $3", [since, window.until, seen]),
         )
-        SELECT e.service, e.name, e.bucket, e.moment, e.n, e.k, e.since,
-            list(t.id ORDER BY t.moment DESC, t.id)[:5] AS ids,
-            list(t.trace_id ORDER BY t.moment DESC, t.id)
-                FILTER (t.trace_id IS NOT NULL)[:3] AS traces,
-            list(t.why ORDER BY t.why) FILTER (t.why IS NOT NULL) AS whys
-        FROM enough AS e
-        JOIN tried AS t ON t.service = e.service AND t.name = e.name AND t.failed
-            AND t.begun >= e.since AND t.moment <= e.moment
-        GROUP BY ALL
-        ORDER BY e.moment, e.service, e.name
+    ]
+    return min((one for one in firsts if one is not None), default=None)
+
+
+def _possible(read: Read, runs: str, begin: int, first: int, until: int) -> bool:
+    """Whether anything can have failed too often since the first new failure, by counts alone.
+
+    At any run since then the failures of a day or bucket are at most those until now, and what
+    worked is at least what worked before: traces, as tries of one run are one, and estimated ones,
+    a tenth less.
+    """
+    day = first // DAY * DAY
+    if day != (until - 1) // DAY * DAY:
+        return True
+    rows = read(
+        f"""
+        SELECT count(*) FILTER (failed) AS k, count(*) FILTER (failed AND begun >= $4) AS k_day,
+            approx_count_distinct(coalesce(trace_id, id))
+                FILTER (begun < $3 AND NOT failed) AS good,
+            approx_count_distinct(coalesce(trace_id, id))
+                FILTER (begun >= $4 AND begun < $3 AND NOT failed) AS good_day
+        FROM ({runs}) GROUP BY service, name HAVING k >= {FAILURES}
         """,
-        [max(0, bucket_of(since, bucket)), window.until],
+        [begin, until, first, day],
+    )
+    return any(
+        k >= FAILURES and wilson(k, 0.9 * good + k, Z).low >= FLOOR
+        for row in rows.iter_rows(named=True)
+        for k, good in ((row["k"], row["good"]), (row["k_day"], row["good_day"]))
+    )
+
+
+_TRIED: Final = """
+WITH tries AS ({runs}),
+tried AS (
+    SELECT hash(service, name) AS key, max(moment) AS moment, max(begun) AS begun,
+        arg_max(failed, (moment, id)) AS failed,
+        arg_max(
+            CASE WHEN failed THEN {{'service': service, 'name': name, 'id': id,
+                'trace_id': trace_id, 'why': why}} END,
+            (moment, id)
+        ) AS failure
+    FROM tries WHERE begun >= $1
+    GROUP BY service, name, coalesce(trace_id, id)
+)
+SELECT key, moment, begun, failed, unnest(CASE WHEN failed THEN failure END) FROM tried
+"""
+"""A row for each run, with words only where it failed: there are many of them."""
+
+
+def _enough(rows: pl.DataFrame, since: int, bucket: int) -> Iterator[dict[str, Any]]:
+    """The first run of each bucket with which there was enough, with the failures up to it."""
+    import polars as pl
+
+    runs = (
+        rows.filter(pl.col("failed").sum().over("key") >= FAILURES)
+        .sort("moment", "failed", "id", nulls_last=False)
+        .with_columns(
+            day=pl.col("begun") // DAY * DAY,
+            long=(pl.col("begun") - _MONDAY) // bucket * bucket + _MONDAY,
+        )
+    )
+    begun = []
+    for part in ("day", "long"):
+        over = ["key", part]
+        counted = runs.with_columns(
+            n=pl.int_range(1, pl.len() + 1).over(over),
+            k=pl.col("failed").cast(pl.Int64).cum_sum().over(over),
+        ).filter("failed", pl.col("k") >= FAILURES)
+        begun.append(counted.with_columns(since=pl.col(part)))
+    k, n = (pl.col(one).cast(pl.Float64) for one in ("k", "n"))
+    rate = k / n
+    spread = Z * (rate * (1 - rate) / n + Z**2 / (4 * n**2)).sqrt()
+    low = (rate + Z**2 / (2 * n) - spread) / (1 + Z**2 / n)
+    found = (
+        pl.concat(begun)
+        .filter(low >= FLOOR)
+        .sort("moment", "id", "since", descending=[False, False, True])
+        .unique(["key", "long"], keep="first", maintain_order=True)
+        .filter(pl.col("moment") >= since)
+        .sort("moment", "service", "name")
     )
     for row in found.iter_rows(named=True):
-        if not since <= row["moment"] < window.until:
-            continue
-        yield _said(row, job, kind, title.format(name=row["name"]), of, importance)
+        until = runs.filter(
+            "failed", pl.col("key") == row["key"], pl.col("begun") >= row["since"],
+            pl.col("moment") <= row["moment"],
+        ).sort("moment", "id", descending=[True, False])  # fmt: skip
+        yield row | {
+            "bucket": row["long"],
+            "ids": until["id"][:5].to_list(),
+            "traces": until["trace_id"].drop_nulls()[:3].to_list(),
+            "whys": until["why"].drop_nulls().to_list(),
+        }
 
 
 def _said(
@@ -165,4 +227,7 @@ def most(of: Iterable[str]) -> tuple[str, int]:
     return best, counts[best]
 
 
-__all__ = ["DAY", "FOUR_WEEKS", "HOUR", "LATE", "WEEK", "bucket_of", "failing", "most"]
+__all__ = [
+    "DAY", "FAILURES", "FLOOR", "FOUR_WEEKS", "HOUR", "LATE", "WEEK", "bucket_of", "failing",
+    "most",
+]  # fmt: skip

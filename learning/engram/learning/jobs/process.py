@@ -6,16 +6,20 @@ takes nothing along: the ledger knows what was done, and the next one begins whe
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import pickle
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from engram.exporters.home import Home
 from engram.learning.jobs.runner import EVERY_S, FIRST_S
+from engram.learning.limits import Limits
 
 _LOG: Final = logging.getLogger("engram.learn")
 
@@ -27,21 +31,32 @@ MOST_S: Final = 1_800.0
 NICENESS: Final = 10
 
 
-def loop(home: Home, stop: threading.Event, *, every_s: float = EVERY_S) -> None:
-    """Run all jobs now and then, until told to stop."""
+def loop(
+    home: Home,
+    stop: threading.Event,
+    *,
+    limits: Limits | None = None,
+    every_s: float = EVERY_S,
+    after: Callable[[], None] = lambda: None,
+) -> None:
+    """Run all jobs now and then, until told to stop. `after` is called after each round."""
     wait = min(FIRST_S, every_s)
     while not stop.wait(wait):
-        once(home, stop)
+        once(home, stop, limits)
+        after()
         wait = every_s
 
 
-def once(home: Home, stop: threading.Event) -> int | None:
+def once(home: Home, stop: threading.Event, limits: Limits | None = None) -> int | None:
     """Run all jobs once; the exit code, or None when they were stopped."""
     level = logging.getLevelName(logging.getLogger().level)
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
         [sys.executable, "-m", "engram.learning.jobs", str(home.root), str(level)],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
     )
+    assert process.stdin is not None  # noqa: S101 - said to the type checker
+    with contextlib.suppress(OSError), process.stdin as pipe:
+        pickle.dump(limits, pipe)
     left = MOST_S
     try:
         while process.poll() is None:
@@ -65,8 +80,8 @@ def once(home: Home, stop: threading.Event) -> int | None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run all jobs of a home once: `HOME [LEVEL]`."""
-    from engram.learning.jobs import JOBS
+    """Run all jobs of a home once: `HOME [LEVEL]`; the limits are on standard input."""
+    from engram.learning.jobs import configured
     from engram.learning.jobs.budget import Budget
     from engram.learning.jobs.runner import Runner
 
@@ -77,7 +92,9 @@ def main(arguments: list[str]) -> int:
         stream=sys.stderr,
     )
     os.nice(NICENESS)
-    Runner(Home(Path(arguments[0])), JOBS, budget=Budget()).step()
+    said = sys.stdin.buffer.read()
+    limits: Limits | None = pickle.loads(said) if said else None  # noqa: S301 - of our parent
+    Runner(Home(Path(arguments[0])), configured(limits), budget=Budget()).step()
     return 0
 
 

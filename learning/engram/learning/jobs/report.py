@@ -1,8 +1,8 @@
 """The learnings of each day that is over, kept as a memory: what `engram report` says, in short.
 
-Once a day, an hour after its end in UTC, so that what came late and what other jobs said of it is
+Once a day, two hours after its end in UTC, so that what came late and what other jobs said of it is
 in. A day of which nothing is stored has no report. It runs last, and what it keeps is no input to
-the next one.
+the next one. What it keeps are the sentences; the tables are in `engram report`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from engram.learning.jobs.daily import DAY, ends
+from engram.learning.jobs.daily import DAY, HOUR, ends
 from engram.learning.jobs.insight import Insight
 from engram.learning.jobs.window import Window
 
@@ -33,18 +33,19 @@ class Reports:
         from engram.learning.report import Period, build, something, summary
         from engram.learning.report.period import day_of
 
-        for end in ends(window):
+        # The first run finds a past that nobody asked for: the last day is enough of it.
+        for end in ends(window, 7 if window.since else 1, grace=2 * HOUR):
             day = day_of(end - DAY)
             if not something(read, day):
                 continue
             # Of the time of the window, not of the clock: the day is over in both.
-            told = build(read, Period.of(day, 1, end))
+            told = build(read, Period.of(day, 1, end), brief=True)
             yield Insight(
                 job=self.name,
                 key=(day.isoformat(),),
                 title=f"Learnings of {day.isoformat()}",
                 content=summary(told, MOST),
-                time_unix_nano=end,
+                time_unix_nano=end - 1,
                 importance=0.6 if told.headline else 0.3,
                 evidence=tuple(dict.fromkeys(id_ for one in told.headline for id_ in one.evidence)),
                 facts={

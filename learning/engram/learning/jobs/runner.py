@@ -101,11 +101,19 @@ class Runner:
         self.ledger: list[Run] = []
         self._load()
 
-    def loop(self, stop: threading.Event, *, every_s: float = EVERY_S) -> None:
-        """Run all jobs now and then, until told to stop."""
+    def loop(
+        self,
+        stop: threading.Event,
+        *,
+        every_s: float = EVERY_S,
+        after: Callable[[], None] | None = None,
+    ) -> None:
+        """Run all jobs now and then, until told to stop. `after` is called after each round."""
         wait = min(FIRST_S, every_s)
         while not stop.wait(wait):
             self.step(stop=stop)
+            if after is not None:
+                after()
             wait = every_s
 
     def step(
@@ -145,7 +153,7 @@ class Runner:
         began, ticks, cpu = time.time(), time.monotonic(), time.process_time()
         found: list[Insight] = []
         error, over, peak = "", False, 0
-        reader = _Reader(self._home)
+        reader = Reader(self._home)
         try:
             with within(self._budget, reader.interrupt) as spent:
                 try:
@@ -192,7 +200,7 @@ class Runner:
 
     def _oldest(self, now: int) -> int:
         """When the telemetry begins: half of all time since 1970 would be no smaller window."""
-        reader = _Reader(self._home)
+        reader = Reader(self._home)
         try:
             row = reader.read("SELECT min(start_time_unix_nano) FROM lake.spans", ()).row(0)
             return int(row[0] or now)
@@ -224,7 +232,7 @@ class Runner:
             raise StoreError(f"cannot write {self._path}: {error.strerror}") from error
 
 
-class _Reader:
+class Reader:
     """The lake for one run of a job, opened at its first question."""
 
     def __init__(self, home: Home) -> None:
@@ -261,4 +269,4 @@ class _Reader:
             self._lake = None
 
 
-__all__ = ["EVERY_S", "FIRST_S", "Job", "Read", "Run", "Runner"]
+__all__ = ["EVERY_S", "FIRST_S", "Job", "Read", "Reader", "Run", "Runner"]

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 
 from engram.exporters.errors import BadRequest
 from engram.exporters.rules.read import mask, top_frame
-from engram.learning.jobs.solutions.read import PATTERN
+from engram.learning.jobs.errors import PATTERN
 from engram.learning.similar import SimilarTraces, Trace
 from engram.learning.stacks import Cause, causes
 

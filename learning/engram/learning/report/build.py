@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Final
 
-from engram.learning.report import choices, errors, llm, own, requests, work
+from engram.learning.report import choices, errors, llm, own, predictions, requests, work
 from engram.learning.report.ask import ask
 from engram.learning.report.insights import PLACES, REPORT, Said, place, said, simple, statements
 from engram.learning.report.model import Report, Section, Statement
@@ -20,32 +20,44 @@ if TYPE_CHECKING:
 _HEADLINES: Final = 6
 
 
-def build(read: Read, period: Period, runs: Sequence[Run] | None = None) -> Report:
-    """The report. `runs` is the ledger of the jobs, where it is at hand."""
+def build(
+    read: Read, period: Period, runs: Sequence[Run] | None = None, *, brief: bool = False
+) -> Report:
+    """The report. `runs` is the ledger of the jobs, where it is at hand.
+
+    In brief it has no tables, and asks for nothing that only they need: a third of the cost.
+    """
     found = said(read, period)
     of: dict[str, list[Said]] = defaultdict(list)
     for one in found:
-        of[place(one)].append(one)
+        if not one.facts.get("muted"):  # said in silence: counted, and no news
+            of[place(one)].append(one)
+    earlier = period.first - timedelta(days=period.days)
+    then: dict[str, list[Said]] = defaultdict(list)
+    for one in said(read, Period.of(earlier, period.days, period.until - period.shift)):
+        then[place(one)].append(one)
     traffic = requests.Traffic(read, period)
     calls = llm.Calls(read, period)
     sections = [
-        errors.section(read, period, of["errors"]),
+        errors.section(read, period, of["errors"], brief=brief),
         requests.section(read, period, traffic),
-        requests.slowest(read, period, statements(of["operations"])),
-        llm.section(read, period, calls, statements(of["llm"])),
-        choices.section(read, period, statements(of["decisions"])),
-        work.section(read, period, statements(of["work"])),
+        requests.slowest(read, period, statements(of["operations"]), brief=brief),
+        llm.section(read, period, calls, statements(of["llm"]), brief=brief),
+        choices.section(read, period, statements(of["decisions"]), brief=brief),
+        work.section(read, period, statements(of["work"]), brief=brief),
+        predictions.section(read, period, of[predictions.KEY], then[predictions.KEY]),
         *(
-            simple(key, title, of[key], quiet)
+            simple(key, title, of[key], quiet, then[key], period.other)
             for key, title, quiet in (
                 ("causes", "Causes", "No incident was looked into."),
-                ("predictions", "Predictions", "Nothing was predicted and nothing fell due."),
                 ("optimizations", "Optimisations", "Nothing to make faster or cheaper was found."),
                 ("solutions", "Solutions", "No solution was tried, and none proved itself."),
             )
         ),
         *(
-            simple(key, f"Noticed by the job {clean(key[4:], 40)}", some, "")
+            simple(
+                key, f"Noticed by the job {clean(key[4:], 40)}", some, "", then[key], period.other
+            )
             for key, some in sorted(of.items())
             if key not in PLACES.values() and key.startswith("job:")
         ),

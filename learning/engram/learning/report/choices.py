@@ -24,7 +24,9 @@ _LATE: Final = 10
 """Outcomes that tell how long one usually takes."""
 
 
-def section(read: Read, period: Period, extra: Iterable[Statement]) -> Section:
+def section(
+    read: Read, period: Period, extra: Iterable[Statement], *, brief: bool = False
+) -> Section:
     """What the job said, then the day, then four weeks of outcomes."""
     said = tuple(extra)
     known = KNOWN.replace("$1", "$first").replace("$2", "$until")
@@ -32,15 +34,19 @@ def section(read: Read, period: Period, extra: Iterable[Statement]) -> Section:
     row = ask(
         read,
         """
-        SELECT count(*) AS n, arg_max(id, (time_unix_nano, id), 3) AS ids FROM lake.memories
+        SELECT count(*) FILTER (time_unix_nano >= $since) AS n,
+            count(*) FILTER (time_unix_nano < $before_until) AS before,
+            arg_max(id, (time_unix_nano, id), 3) FILTER (time_unix_nano >= $since) AS ids
+        FROM lake.memories
         WHERE type = 'business_decision' AND (attributes->>'$.chosen') IS NOT NULL
-            AND time_unix_nano >= $since AND time_unix_nano < $until
+            AND time_unix_nano >= $before AND time_unix_nano < $until
         """,
         **limits(period),
     ).to_dicts()[0]
     statements = list(said)
     if row["n"]:
-        text = f"{counted(row['n'], 'decision')} {'was' if row['n'] == 1 else 'were'} made."
+        text = f"{counted(row['n'], 'decision')} {'was' if row['n'] == 1 else 'were'} made, "
+        text += f"{period.other} {number(row['before'])}."
         statements.append(Statement(text, row["n"], tuple(row["ids"])))
     came = ask(
         read,
@@ -58,10 +64,11 @@ def section(read: Read, period: Period, extra: Iterable[Statement]) -> Section:
         text += f"succeeded (95 % interval {percent(low)} to {percent(high)})."
         statements.append(Statement(text, came["n"], tuple(came["ids"])))
     statements += _due(read, period, known, first)
-    tables = (*_options(read, period, known, first), *_bins(read, period, known, first))
+    tables: tuple[Table, ...] = ()
+    if statements and not brief:
+        tables = (*_options(read, period, known, first), *_bins(read, period, known, first))
     quiet = "Nothing was decided, no outcome came, and none is overdue."
-    shown = tables if statements else ()
-    return Section("decisions", "Decisions", tuple(statements), shown, quiet)
+    return Section("decisions", "Decisions", tuple(statements), tables, quiet)
 
 
 def _due(read: Read, period: Period, known: str, first: int) -> list[Statement]:

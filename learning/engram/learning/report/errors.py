@@ -39,7 +39,7 @@ class Pattern:
     then: dict[int, float] = field(default_factory=lambda: defaultdict(float))
 
 
-def patterns(read: Read, period: Period) -> dict[tuple[str, str], Pattern]:
+def patterns(read: Read, period: Period, *, brief: bool = False) -> dict[tuple[str, str], Pattern]:
     """By service and pattern, as the job `errors` names them."""
     found: dict[tuple[str, str], Pattern] = defaultdict(Pattern)
     for row in ask(
@@ -79,7 +79,8 @@ def patterns(read: Read, period: Period) -> dict[tuple[str, str], Pattern]:
     ).iter_rows(named=True):
         one = found[row["service"], row["pattern"]]
         one.title, one.ids, one.users = row["title"] or "", tuple(row["ids"]), row["users"]
-    _versions(read, period, found)
+    if not brief:
+        _versions(read, period, found)
     return dict(found)
 
 
@@ -118,9 +119,12 @@ def _versions(read: Read, period: Period, of: dict[tuple[str, str], Pattern]) ->
         of[row["service"], row["pattern"]].versions = row["versions"]
 
 
-def section(read: Read, period: Period, of: Sequence[Said]) -> Section:
-    """What the job said, with the numbers of the period, and the errors that simply go on."""
-    known = patterns(read, period)
+def section(read: Read, period: Period, of: Sequence[Said], *, brief: bool = False) -> Section:
+    """What the job said, with the numbers of the period, and the errors that simply go on.
+
+    In brief: without the versions that failed, and without the table.
+    """
+    known = patterns(read, period, brief=brief)
     ranked = sorted(
         of, key=lambda one: (_rank(one.state), -one.importance, -_n(known, one), one.time, one.id)
     )
@@ -132,13 +136,14 @@ def section(read: Read, period: Period, of: Sequence[Said]) -> Section:
         return Section("errors", "Errors", quiet=quiet + ".")
     if total:
         statements = (*statements, _total(period, known, total))
-    return Section("errors", "Errors", statements, _table(period, known))
+    tables = () if brief else _table(period, known)
+    return Section("errors", "Errors", statements, tables)
 
 
 def _statement(one: Said, now: Pattern | None) -> Statement:
     parts = []
     if now is not None and now.n:
-        parts.append(f"{number(now.n)} times")
+        parts.append(counted(now.n, "time"))
         if now.users:
             parts.append(counted(now.users, "user"))
         if now.versions:
@@ -179,7 +184,8 @@ def _table(period: Period, known: dict[tuple[str, str], Pattern]) -> tuple[Table
         Row(
             (
                 clean(f"{key[0]}: {one.title}" if key[0] else one.title, 100), number(one.n),
-                number(one.before), compare.counts(one.now, one.then).words, number(one.users),
+                number(one.before), compare.counts(one.now, one.then).words,
+                number(one.users) if one.users else "",
                 listed(one.versions) if one.versions else "",
             ),
             one.ids,

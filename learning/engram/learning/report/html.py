@@ -35,9 +35,11 @@ small { display: block }
 .table { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-size: .85rem }
 th, td { text-align: right; padding: .25rem .5rem; border-bottom: 1px solid var(--line);
   vertical-align: top; font-variant-numeric: tabular-nums }
-th:first-child, td:first-child { text-align: left; min-width: 12rem }
+.s { white-space: nowrap } th, td:not(:first-child), td a { overflow-wrap: normal }
+th:first-child, td:first-child { text-align: left; min-width: 9rem }
 caption { text-align: left; color: var(--soft); padding: .25rem .5rem }
-.plots { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)) }
+.plots { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)) }
 figure { margin: 0 } svg { width: 100%; height: auto; display: block }
 svg text { fill: var(--soft); font: 9px system-ui, sans-serif } .grid { stroke: var(--line) }
 .bar { fill: var(--bar) } polyline.before { fill: none; stroke: var(--old); stroke-width: 1.5 }
@@ -48,6 +50,7 @@ circle.before { fill: var(--old) }
 
 _BAD: Final = frozenset(("new", "back", "spike"))
 _GOOD: Final = frozenset(("gone", "resolved", "proven", "verified", "hit"))
+_SHORT: Final = 12
 _POLICY: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 )
@@ -128,7 +131,10 @@ def _table(table: Table, base: str) -> Iterator[str]:
     yield "".join(f"<th>{_text(one)}</th>" for one in (*table.columns, "evidence"))
     yield "</tr></thead><tbody>\n"
     for row in table.rows:
-        cells = "".join(f"<td>{_text(one)}</td>" for one in row.cells)
+        # A number and its unit stay in one line.
+        cells = "".join(
+            f"<td{' class=s' if len(one) <= _SHORT else ''}>{_text(one)}</td>" for one in row.cells
+        )
         yield f"<tr>{cells}<td>{_links(row.evidence, base)}</td></tr>\n"
     yield "</tbody></table></div>\n"
 

@@ -16,7 +16,7 @@ from engram.learning.jobs.insight import EVIDENCE
 from engram.learning.report.ask import ask, limits
 from engram.learning.report.model import Section, Statement
 from engram.learning.report.period import Period
-from engram.learning.report.words import clean
+from engram.learning.report.words import clean, counted
 
 if TYPE_CHECKING:
     from engram.learning.jobs.runner import Read
@@ -52,7 +52,13 @@ class Said:
 
     def statement(self, extra: str = "") -> Statement:
         """As a sentence with its evidence; the insight itself is the first."""
-        more = [line for line in self.content.split("\n") if line and line != self.title]
+        # What is a field (`state: new`) or the title once more is not said again.
+        fields = {"job", EVIDENCE, *self.facts}
+        more = [
+            line
+            for line in self.content.split("\n")
+            if line and line.partition(":")[0] not in fields and line not in self.title
+        ]
         return Statement(
             clean(self.title, 300) + (f" ({extra})" if extra else ""),
             self.n,
@@ -63,8 +69,8 @@ class Said:
         )
 
 
-def said(read: Read, period: Period) -> list[Said]:
-    """What was said of a period, most important first."""
+def said(read: Read, period: Period, job: str = "") -> list[Said]:
+    """What was said of a period, most important first; by all jobs, or by one."""
     rows = ask(
         read,
         f"""
@@ -75,10 +81,12 @@ def said(read: Read, period: Period) -> list[Said]:
             AND time_unix_nano >= $since AND time_unix_nano < $until
             AND source = 'mark' AND len(list_filter(tags, lambda one: one LIKE 'job:%')) > 0
             AND NOT list_contains(tags, 'job:{REPORT}')
+            AND ($job = '' OR list_contains(tags, 'job:' || $job))
         ORDER BY importance DESC, time_unix_nano, id
         LIMIT {_MOST}
         """,
         **limits(period),
+        job=job,
     )
     found = []
     for row in rows.iter_rows(named=True):
@@ -93,7 +101,7 @@ def said(read: Read, period: Period) -> list[Said]:
         found.append(
             Said(
                 row["id"], row["type"], job, state, row["title"] or "", row["content"] or "",
-                row["service"], float(row["importance"] or 0), int(row["time"]),
+                row["service"], round(float(row["importance"] or 0), 3), int(row["time"]),
                 int(n) if isinstance(n, int | float) else 1,
                 tuple(str(one) for one in evidence) if isinstance(evidence, list) else (),
                 facts,
@@ -133,9 +141,16 @@ def statements(of: Iterable[Said], most: int = 20) -> tuple[Statement, ...]:
     return tuple(one.statement() for one in ranked[:most])
 
 
-def simple(key: str, title: str, of: Sequence[Said], quiet: str) -> Section:
-    """A section of insights and nothing else."""
-    return Section(key, title, statements(of), quiet="" if of else quiet)
+def simple(
+    key: str, title: str, of: Sequence[Said], quiet: str, before: Sequence[Said], other: str
+) -> Section:
+    """A section of insights and nothing else; how many there were the period before."""
+    then = f"{other} there {'was' if len(before) == 1 else 'were'} {len(before)}"
+    if not of:
+        return Section(key, title, quiet=f"{quiet[:-1]}; {then}." if before else quiet)
+    text = f"{counted(len(of), 'statement')} in all, {then}."
+    total = Statement(text, len(of), tuple(one.id for one in of[:3]))
+    return Section(key, title, (*statements(of), total))
 
 
 __all__ = ["PLACES", "REPORT", "Said", "place", "said", "simple", "statements"]

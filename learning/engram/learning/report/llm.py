@@ -15,6 +15,7 @@ from engram.learning.report.ask import ask, limits
 from engram.learning.report.model import Chart, Row, Section, Statement, Table
 from engram.learning.report.period import HOUR, Period
 from engram.learning.report.words import clean, counted, duration, number, percent
+from engram.learning.report.work import still_failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -114,11 +115,14 @@ class Calls:
         return (Chart(title, "", now, before),)
 
 
-def section(read: Read, period: Period, calls: Calls, extra: Iterable[Statement]) -> Section:
-    """Models, then what agents did with them."""
+def section(
+    read: Read, period: Period, calls: Calls, extra: Iterable[Statement], *, brief: bool = False
+) -> Section:
+    """Models, then what agents did with them. In brief: without cost and tables."""
     title = "Models and agents"
     said = tuple(extra)
-    runs = tuple(_runs(read, period))
+    runs, fails = ((), ()) if brief else _runs(read, period)
+    said += fails
     total = calls.total()
     if total is None and not said and not runs:
         before = calls.total(now=False)
@@ -127,11 +131,13 @@ def section(read: Read, period: Period, calls: Calls, extra: Iterable[Statement]
         return Section("llm", title, quiet=quiet + ".")
     if total is None:
         return Section("llm", title, said, runs)
-    statements = (*said, *_statements(read, period, calls, total))
-    return Section("llm", title, statements, (_table(period, calls), *runs))
+    known, cost = (0, 0.0) if brief else _cost(read, period)
+    statements = (*said, *_statements(calls, total, known, cost))
+    tables = () if brief else (_table(period, calls), *runs)
+    return Section("llm", title, statements, tables)
 
 
-def _statements(read: Read, period: Period, calls: Calls, total: dict[str, Any]) -> list[Statement]:
+def _statements(calls: Calls, total: dict[str, Any], known: int, cost: float) -> list[Statement]:
     n, failed = int(total["n"]), int(total["failed"])
     before = calls.total(now=False)
     change = compare.counts(calls.hours("n"), calls.hours("n", now=False))
@@ -152,7 +158,6 @@ def _statements(read: Read, period: Period, calls: Calls, total: dict[str, Any])
                 n, tuple(total["slow"]),
             )
         )  # fmt: skip
-    known, cost = _cost(read, period)
     if known:
         made.append(
             Statement(
@@ -190,7 +195,8 @@ def _cost(read: Read, period: Period) -> tuple[int, float]:
         SELECT count(cost) AS known, coalesce(sum(cost), 0.0) AS cost FROM (
             SELECT coalesce({said}) AS cost
             FROM lake.spans AS s
-            WHERE s.start_time_unix_nano >= $since - {HOUR} AND s.start_time_unix_nano < $until
+            WHERE contains(s.attributes, 'cost')  -- a tenth of what extracting costs
+                AND s.start_time_unix_nano >= $since - {HOUR} AND s.start_time_unix_nano < $until
                 AND (s.trace_id, s.span_id) IN (SELECT (trace_id, span_id) FROM calls)
         )
         """,
@@ -225,11 +231,13 @@ def _table(period: Period, calls: Calls) -> Table:
     return Table("By model and agent.", columns, tuple(rows), max(0, len(models) - _MOST))
 
 
-def _runs(read: Read, period: Period) -> Iterable[Table]:
+def _runs(read: Read, period: Period) -> tuple[tuple[Table, ...], tuple[Statement, ...]]:
     """LangGraph nodes and tools: how reliable, how slow, what goes wrong most often."""
+    tables: list[Table] = []
+    fails: list[Statement] = []
     for caption, column, type_ in (
         ("Steps of graphs.", "node", "type = 'langgraph_outcome'"),
-        ("Tools.", "tool", "type = 'api_call' AND (attributes->>'$.tool') IS NOT NULL"),
+        ("Tools.", "tool", "type = 'api_call' AND list_contains(tags, 'tool:' || subject)"),
     ):
         found = ask(
             read,
@@ -246,13 +254,12 @@ def _runs(read: Read, period: Period) -> Iterable[Table]:
             """,
             **limits(period),
         ).to_dicts()
+        fails += still_failing(found)
         if found:
-            yield Table(
-                caption,
-                (column, "n", "succeeded (95 % interval)", "p95", "most frequent error"),
-                tuple(_run(row) for row in found[:_MOST]),
-                max(0, len(found) - _MOST),
-            )
+            columns = (column, "n", "succeeded (95 % interval)", "p95", "most frequent error")
+            rows = tuple(_run(row) for row in found[:_MOST])
+            tables.append(Table(caption, columns, rows, max(0, len(found) - _MOST)))
+    return tuple(tables), tuple(fails)
 
 
 def _run(row: dict[str, Any]) -> Row:

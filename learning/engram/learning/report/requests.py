@@ -109,13 +109,16 @@ def section(read: Read, period: Period, traffic: Traffic) -> Section:
             n, ids["slow"], mark=_mark(traffic.change("n")),
         ),
         Statement(
-            f"{number(failed)} of {number(n)} failed: {percent(failed / n)} (95 % interval "
-            f"{percent(low)} to {percent(high)}){_before(before, 'rate', percent)}: "
+            f"{number(failed)} of {counted(n, 'request')} failed: {percent(failed / n)} "
+            f"(95 % interval {percent(low)} to {percent(high)}){_before(before, 'rate', percent)}: "
             f"{traffic.change('failed').words}.",
             n, ids["failed"], mark=_mark(traffic.change("failed")),
         ),
     ]  # fmt: skip
-    for of, words in (("p50", "Half took at most"), ("p95", "95 % took at most")):
+    for of, words in (
+        ("p50", "Half of the requests took at most"),
+        ("p95", "95 % of the requests took at most"),
+    ):
         change = traffic.change(of)
         statements.append(
             Statement(
@@ -141,10 +144,14 @@ def charts(traffic: Traffic) -> tuple[Chart, ...]:
     )
 
 
-def slowest(read: Read, period: Period, extra: Iterable[Statement] = ()) -> Section:
+def slowest(
+    read: Read, period: Period, extra: Iterable[Statement] = (), *, brief: bool = False
+) -> Section:
     """Operations by their 95th percentile: those of which it can be said."""
     title = "Slowest operations"
     said = tuple(extra)
+    if brief:
+        return Section("operations", title, said, quiet="No operation became slow.")
     found = ask(
         read,
         f"""

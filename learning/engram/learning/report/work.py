@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from engram.learning.intervals import wilson
+from engram.learning.jobs.failing import FAILURES, FLOOR
 from engram.learning.jobs.journeys.browsing import BROKEN, FORMS, RAGED
 from engram.learning.jobs.journeys.workflows import VISITS
 from engram.learning.report.ask import ask, limits
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 _MOST: Final = 10
 
 
-def section(read: Read, period: Period, extra: Iterable[Statement]) -> Section:
+def section(
+    read: Read, period: Period, extra: Iterable[Statement], *, brief: bool = False
+) -> Section:
     """What ran by itself, and what people did."""
     statements = list(extra)
     runs = _runs(read, period)
@@ -36,8 +39,9 @@ def section(read: Read, period: Period, extra: Iterable[Statement]) -> Section:
                 total, tuple(worst["wrong"] or worst["ids"]),
             )
         )  # fmt: skip
+    statements += still_failing(runs)
     tables: list[Table] = []
-    if runs:
+    if runs and not brief:
         tables.append(
             Table(
                 "Workflows, automations, jobs and syncs; those that failed most first.",
@@ -46,10 +50,24 @@ def section(read: Read, period: Period, extra: Iterable[Statement]) -> Section:
                 max(0, len(runs) - _MOST),
             )
         )
-    tables += _states(read, period)
-    tables += _pages(read, period)
+    if not brief:
+        tables += _states(read, period)
+        tables += _pages(read, period)
     quiet = "No workflow ended, and nobody opened a page."
     return Section("work", "Workflows and journeys", tuple(statements), tuple(tables), quiet)
+
+
+def still_failing(runs: Iterable[dict[str, Any]], most: int = 3) -> list[Statement]:
+    """Of rows with name, n, failed, why and wrong those that fail more than one in ten."""
+    made = []
+    for row in runs:
+        low, high = wilson(row["failed"], row["n"])
+        if row["failed"] >= FAILURES and low >= FLOOR:
+            why = f", most often {clean(row['why'], 60)}" if row["why"] else ""
+            text = f"{clean(row['name'], 80)} fails: {number(row['failed'])} of "
+            text += f"{counted(row['n'], 'run')} ({percent(low)} to {percent(high)}){why}."
+            made.append(Statement(text, row["n"], tuple(row["wrong"] or ()), mark="failing"))
+    return made[:most]
 
 
 def _runs(read: Read, period: Period) -> list[dict[str, Any]]:
@@ -203,4 +221,4 @@ def _shares(read: Read, period: Period, caption: str, column: str, query: str) -
     )  # fmt: skip
 
 
-__all__ = ["section"]
+__all__ = ["section", "still_failing"]

@@ -69,7 +69,7 @@ class _Say:
         service = about[1] or None
         return Insight(
             job=self.job, key=(*about, state, str(self.end)),
-            title=title, content=content, time_unix_nano=self.end, service=service,
+            title=title, content=content, time_unix_nano=self.end - 1, service=service,
             importance=importance, tags=(f"state:{state}",), evidence=tuple(evidence),
             facts={"state": state, "what": "|".join((*about, state)), "about": about[0],
                    "decision": about[2], **facts},

@@ -44,10 +44,10 @@ WITH views AS (
         AND time_unix_nano >= $1 AND time_unix_nano < $2
 ),
 errors AS (
-    SELECT v.service, v.page, e.session_id, e.moment, e.id, e.why
+    SELECT v.service, v.page, e.session_id, e.moment, e.id, e.why, e.recorded_at
     FROM (
         SELECT coalesce(service_name, '') AS service, session_id, time_unix_nano AS moment, id,
-            attributes->>'$.type' AS why
+            attributes->>'$.type' AS why, recorded_at
         FROM lake.memories
         WHERE type = 'ui_error' AND nullif(session_id, '') IS NOT NULL
             AND time_unix_nano >= $1 AND time_unix_nano < $2
@@ -58,7 +58,8 @@ errors AS (
 SELECT service, page AS name, coalesce(min(e.moment), max(v.moment)) AS begun,
     coalesce(min(e.moment), max(v.moment)) AS moment,
     count(e.id) > 0 AS failed, coalesce(arg_min(e.id, (e.moment, e.id)), max(v.id)) AS id,
-    NULL::VARCHAR AS trace_id, arg_min(e.why, (e.moment, e.id)) AS why
+    NULL::VARCHAR AS trace_id, max(e.recorded_at) AS recorded_at,
+    arg_min(e.why, (e.moment, e.id)) AS why
 FROM views AS v LEFT JOIN errors AS e USING (service, session_id, page)
 GROUP BY service, page, session_id
 """
@@ -66,6 +67,7 @@ GROUP BY service, page, session_id
 RAGED: Final = f"""
 WITH clicks AS (
     SELECT coalesce(service_name, '') AS service, session_id, time_unix_nano AS moment, id,
+        recorded_at,
         coalesce(attributes->>'$.element', '?') || ' on ' || coalesce(attributes->>'$.page', '?')
             AS name
     FROM lake.memories
@@ -82,7 +84,7 @@ judged AS (
 SELECT service, name, coalesce(min(moment) FILTER (raged), max(moment)) AS begun,
     coalesce(min(moment) FILTER (raged), max(moment)) AS moment,
     bool_or(raged) AS failed, coalesce(arg_min(id, (moment, id)) FILTER (raged), max(id)) AS id,
-    NULL::VARCHAR AS trace_id, NULL::VARCHAR AS why
+    NULL::VARCHAR AS trace_id, max(recorded_at) AS recorded_at, NULL::VARCHAR AS why
 FROM judged
 GROUP BY service, name, session_id
 """
@@ -155,7 +157,7 @@ def given_up(read: Read, end: int, job: str) -> Iterator[Insight]:
                 f"{100 * (k / n - k0 / n0):.0f} points, between {100 * low:.0f} and "
                 f"{100 * high:.0f} (95 % interval); {k} of {n} sessions, before {k0} of {n0}"
             ),
-            time_unix_nano=end,
+            time_unix_nano=end - 1,  # of the day that it is about
             service=service or None,
             importance=0.7,
             tags=("state:worse",),

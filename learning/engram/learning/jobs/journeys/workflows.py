@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _RUNS: Final = f"""
 SELECT coalesce(service_name, '') AS service, subject AS name, time_unix_nano AS begun,
     CASE WHEN outcome IS NULL THEN time_unix_nano + {DAY} ELSE time_unix_nano END AS moment,
-    outcome IS NULL OR outcome = 'error' AS failed, id, NULL::VARCHAR AS trace_id,
+    outcome IS NULL OR outcome = 'error' AS failed, id, NULL::VARCHAR AS trace_id, recorded_at,
     CASE WHEN outcome IS NULL THEN 'never ended'
         WHEN outcome = 'error' THEN (attributes->>'$.error_type') END AS why
 FROM lake.memories
@@ -108,7 +108,7 @@ def dead_ends(read: Read, end: int, job: str) -> Iterator[Insight]:
                 f"those that go on do so after {row['stay'] / 1e9:.3g} s (median)\n"
                 f"for example: {', '.join(row['runs'])}"
             ),
-            time_unix_nano=end,
+            time_unix_nano=end - 1,  # of the day that it is about
             service=service or None,
             importance=0.7,
             tags=("state:stuck",),

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from engram.learning.jobs.errors import PATTERN
 from engram.learning.jobs.solutions.history import History
 from engram.learning.jobs.solutions.trials import Change
 
@@ -23,13 +24,6 @@ OPERATIONS: Final = 8
 
 MOST_RUNS: Final = 20_000_000
 """Runs that are looked at in one pass: 240 MB."""
-
-PATTERN: Final = (
-    "coalesce(json_extract_string(attributes, '$.type') || ' in ' || "
-    "json_extract_string(attributes, '$.frame'), fingerprint)"
-)
-"""What makes two errors of a service the same: type and innermost frame of the app's own, or the
-fingerprint of the message."""
 
 _VERSION: Final = """coalesce(json_extract_string(resource, '$."service.version"'), \'\')"""
 
