@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -49,7 +51,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 @pytest.fixture(scope="module")
 def sandbox(home: Home) -> Iterator[Sandbox]:
     """A sandbox that is patient: this machine may be busy."""
-    made = Sandbox(home, Limits(wait_s=60))
+    made = Sandbox(home, Limits(wait_s=60, timeout_s=60))
     yield made
     made.close()
 
@@ -64,7 +66,7 @@ def sandbox(home: Home) -> Iterator[Sandbox]:
         ("SELECT id FROM lake.main.memories WHERE id = 'm1'", [("m1",)]),
         ("SELECT id FROM lake.system_error ORDER BY id LIMIT 1", [("m0",)]),
         ("-- why\nFROM memories SELECT count(*)", [(3,)]),
-        ("WITH one AS (SELECT 1 AS a) SELECT a + 1 FROM one", [(2,)]),
+        ("WITH tables AS (SELECT 1 AS a) SELECT a + 1 FROM tables", [(2,)]),
         ("SELECT unnest([1, 2])", [(1,), (2,)]),
         ("SELECT regexp_extract('shop-17', '[0-9]+'), '{\"a\": 3}' ->> 'a'", [("17", "3")]),
         ("SELECT sum(n) OVER () FROM range(3) AS r(n) LIMIT 1", [(3,)]),
@@ -198,6 +200,9 @@ REFUSED = {
     # SQL in strings, state, waiting
     "query()": ("SELECT * FROM query('SELECT * FROM duckdb_settings()')", "not allowed"),
     "query_table()": ("SELECT * FROM query_table('duckdb_settings')", "not allowed"),
+    "histogram(), whose tables are strings": (
+        "SELECT * FROM histogram('duckdb_settings', 'name')", "not allowed",
+    ),
     "json_execute_serialized_sql": (
         "SELECT * FROM json_execute_serialized_sql(json_serialize_sql('SELECT 1'))", "not allowed",
     ),
@@ -270,6 +275,22 @@ def test_every_impure_function_was_looked_at(
     assert {row[0] for row in impure} & known.functions == HARMLESS
 
 
+def test_no_cte_can_pose_as_a_view_of_duckdb(
+    names: tuple[duckdb.DuckDBPyConnection, statement.Known],
+) -> None:
+    """Every view of DuckDB that a bare name could mean has a prefix that no CTE may have."""
+    views = (
+        names[0]
+        .execute(
+            "SELECT view_name FROM duckdb_views() WHERE internal AND schema_name IN "
+            "('main', 'pg_catalog')"
+        )
+        .fetchall()
+    )
+    assert len(views) > 20
+    assert all(one.startswith(statement.DENIED_PREFIXES) for (one,) in views)
+
+
 # -- what holds when the look at the statement fails -----------------------------------------------
 
 
@@ -325,12 +346,20 @@ def test_data_folder_is_no_place_to_write(home: Home, tmp_path: Path) -> None:
     told = dict(line.split(" ", 1) for line in done.stdout.splitlines()[1:])
     held = done.stdout.splitlines()[0]
     assert "rlimits" in held
-    if "seccomp" in held:
-        assert {told[one] for one in ("socket", "unix", "exec", "fork", "kill")} == {"failed"}
-    if "landlock" in held:
-        assert {told[one] for one in ("passwd", "secret", "write", "environ")} == {"failed"}
-    if sys.platform == "linux" and os.uname().release >= "6":
+    if platform.machine() in ("x86_64", "aarch64") and sys.platform == "linux":
         assert "seccomp" in held
+        assert {told[one] for one in ("socket", "unix", "exec", "fork", "kill")} == {"failed"}
+    if landlock_version() > 0:
+        assert "landlock" in held
+        assert {told[one] for one in ("passwd", "secret", "write", "environ")} == {"failed"}
+    if subprocess.run(["unshare", "-Urni", "true"], capture_output=True).returncode == 0:
+        assert "network" in held
+
+
+def landlock_version() -> int:
+    """What this kernel says; below 1 it has none."""
+    libc = ctypes.CDLL(None)
+    return int(libc.syscall(444, None, ctypes.c_size_t(0), ctypes.c_uint32(1)))
 
 
 def test_worker_is_confined(sandbox: Sandbox) -> None:
@@ -362,10 +391,8 @@ def test_worker_is_confined(sandbox: Sandbox) -> None:
 )
 def test_endless_is_stopped(sandbox: Sandbox, sql: str) -> None:
     """A query without end is killed with its process, and the next one is answered."""
-    begun = time.monotonic()
     with pytest.raises(TooExpensive, match="longer than 1 s"):
         sandbox.run(sql, timeout_s=1)
-    assert time.monotonic() - begun < 45
     assert sandbox.run("SELECT 1").rows == ((1,),)
 
 
@@ -452,8 +479,7 @@ def test_idle_and_closed_workers_are_gone(home: Home) -> None:
     while sandbox._idle and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not sandbox._idle
-    sandbox.limits.__class__  # noqa: B018 - the sandbox can be asked again
-    sandbox.run("SELECT 1", timeout_s=60)
+    sandbox.run("SELECT 1", timeout_s=60)  # and it can be asked again
     left = [one.process for one in sandbox._idle]
     sandbox.close()
     sandbox.close()

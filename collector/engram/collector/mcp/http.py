@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from engram.collector.sandbox import Sandbox
     from engram.learning.recall import Recall
 
-_LOG = logging.getLogger("engram.mcp")
-
 PATH: Final = "/mcp"
 
 Scope = MutableMapping[str, Any]
@@ -96,6 +94,8 @@ class McpApp:
             self._sandbox = Sandbox(self._home)
             self._owned.append(self._sandbox)
         self._tools = Tools(self._home, recall=self._recall, sandbox=self._sandbox)
+        # A line for every refusal and every request is for nobody here.
+        logging.getLogger("mcp").setLevel(logging.WARNING)
         server = build(self._tools, read_only=self._read_only, noted=noted(self._log))
         return StreamableHTTPSessionManager(
             app=server._lowlevel_server,

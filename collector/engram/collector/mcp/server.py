@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,8 +14,6 @@ from engram.exporters.errors import EngramError
 
 if TYPE_CHECKING:
     from mcp.server import MCPServer
-
-_LOG = logging.getLogger("engram.mcp")
 
 NAME: Final = "engram"
 

@@ -314,9 +314,11 @@ class Tools:
             lines.append(f"## Same trace (memory://trace/{item.trace_id})")
             for time, type_, title, other in self.reader.ask(
                 "SELECT time_unix_nano, type, title, id FROM lake.memories WHERE trace_id = ? "
-                "AND id <> ? AND time_unix_nano BETWEEN ? AND ? ORDER BY time_unix_nano LIMIT ?",
+                "AND id <> ? AND time_unix_nano BETWEEN ? AND ? "
+                "AND (? IS NULL OR service_name = ?) ORDER BY time_unix_nano LIMIT ?",
                 [item.trace_id, item.id, (item.time_unix_nano or 0) - 3_600_000_000_000,
-                 (item.time_unix_nano or 0) + 3_600_000_000_000, 30 if full else 10],
+                 (item.time_unix_nano or 0) + 3_600_000_000_000, CALLER.get().service,
+                 CALLER.get().service, 30 if full else 10],
             ):  # fmt: skip
                 at = datetime.fromtimestamp(time / 1e9, UTC)
                 lines.append(f"{at:%H:%M:%S.%f} {type_}: {value(title, 140)} (id={other})")

@@ -37,7 +37,7 @@ class Limits:
     """DuckDB's own limit, of what it counts."""
 
     address_space: int = 3 << 30
-    """RLIMIT_AS. An idle worker has 0.9 GB mapped and 0.1 resident; strings are not counted by
+    """RLIMIT_AS. An idle worker has 1.2 GB mapped and 0.1 resident; strings are not counted by
     DuckDB, and stop here."""
 
     threads: int = 2

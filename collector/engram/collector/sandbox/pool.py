@@ -20,7 +20,7 @@ from engram.collector.sandbox.worker import LENGTH
 from engram.exporters.errors import BadRequest, NotFound, Overloaded, StoreError
 from engram.exporters.home import Home
 
-_START_S: Final = 30.0
+_START_S: Final = 60.0
 """A worker imports DuckDB and attaches the lake: 0.5 s, and more on a busy machine."""
 
 

@@ -64,8 +64,6 @@ class Known:
     tables: frozenset[str]
     functions: frozenset[str]
     table_functions: frozenset[str]
-    reserved: frozenset[str]
-    """Names of views of DuckDB itself: no CTE may have them."""
 
 
 def known(connection: duckdb.DuckDBPyConnection) -> Known:
@@ -86,9 +84,8 @@ def known(connection: duckdb.DuckDBPyConnection) -> Known:
         "SELECT DISTINCT function_name FROM duckdb_functions() "
         "WHERE database_name = 'lake' AND function_type = 'table_macro'"
     )
-    reserved = names("SELECT view_name FROM duckdb_views() WHERE internal")
     allowed = {one for one in functions if not _denied(one)} | {"unnest", "grouping", "coalesce"}
-    return Known(tables, frozenset(allowed), frozenset(TABLE_FUNCTIONS | macros), reserved - tables)
+    return Known(tables, frozenset(allowed), frozenset(TABLE_FUNCTIONS | macros))
 
 
 def _denied(name: str) -> bool:
@@ -125,7 +122,7 @@ def check(connection: duckdb.DuckDBPyConnection, text: str, names: Known) -> str
         if found and re.match(r"\s*\(?\s*analy[sz]e\b", inner, re.IGNORECASE):
             raise BadRequest("EXPLAIN ANALYZE runs the query; ask EXPLAIN, or the query itself")
     nodes = list(_nodes(_tree(connection, inner)))
-    ctes = frozenset(_ctes(nodes, names))
+    ctes = frozenset(_ctes(nodes))
     for node in nodes:
         _look(node, names, ctes)
     return text
@@ -165,16 +162,17 @@ def _nodes(root: Any) -> Iterator[dict[str, Any]]:
             waiting.extend(one)
 
 
-def _ctes(nodes: Iterable[dict[str, Any]], names: Known) -> Iterator[str]:
+def _ctes(nodes: Iterable[dict[str, Any]]) -> Iterator[str]:
     """The names of all CTEs.
 
     A CTE is then a table by its name anywhere in the statement. Scopes need not be followed,
-    because a name that could mean anything outside its scope is refused as the name of a CTE.
+    because a name that could mean anything outside its scope is refused as the name of a CTE:
+    DuckDB's own views all begin with a denied prefix, and a file has a dot.
     """
     for node in nodes:
         for entry in (node.get("cte_map") or {}).get("map") or ():
             name = str(entry["key"])
-            if not _CTE.fullmatch(name) or name.lower() in names.reserved or _denied(name.lower()):
+            if not _CTE.fullmatch(name) or _denied(name.lower()):
                 raise BadRequest(
                     f"a CTE cannot be called {name!r} here; give it a plain name of its own"
                 )
