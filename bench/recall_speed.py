@@ -114,6 +114,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--times", type=int, default=120)
+    parser.add_argument("--only", help="ways whose names begin so")
     parser.add_argument("--index", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     home = Home(options.home)
@@ -150,14 +151,18 @@ def main() -> None:
         "search, tag": search(tags=["tag-7"]),
         "recent, a user": lambda n: recall.recent(scope=user, limit=20),
     }
-    if hasattr(recall, "context_window"):
-        ways["context window, a user"] = lambda n: recall.context_window(
-            scope=user, query=question(n), max_tokens=4000
-        )
-    if hasattr(recall, "endpoint_memory"):
-        ways["endpoint, warm"] = lambda n: recall.endpoint_memory(f"GET /things/{n % 3}")
+    session = Scope(session_id=f"session-{options.rows // 40 - 1}")
+    ways["context window, a user"] = lambda n: recall.context_window(
+        scope=user, query=question(n), max_tokens=4000
+    )
+    ways["context window, a session"] = lambda n: recall.context_window(
+        scope=session, query=question(n), max_tokens=4000
+    )
+    ways["endpoint, warm"] = lambda n: recall.endpoint_memory(f"GET /things/{n % 3}")
     print(f"{options.rows:,} memories")
     for name, call in ways.items():
+        if options.only and not name.startswith(options.only):
+            continue
         call(0)
         measured(name, options.times, call)
     recall.close()

@@ -38,7 +38,7 @@ def test_what_is_indexed_is_found_in_its_scope() -> None:
         {"op": "search", "text": "who plays the violin", "k": 5, "scope": "one"},
     )
     assert [one.get("ids") for one in found] == [
-        None, ["b"], [], ["a", "a"], [], None, [],
+        None, ["b", "a"], [], ["a", "a", "b"], [], None, [],
     ]  # fmt: skip
     assert found[0] == {"ok": True}
     assert found[3]["scores"] == sorted(found[3]["scores"], reverse=True)

@@ -111,16 +111,18 @@ def test_decisions_and_solutions_do_not_age_and_no_time_is_no_blame() -> None:
 def test_outcomes_count_by_their_interval() -> None:
     """Four of five is more than one of one, and one failure is not much."""
 
-    def solution(meta: dict[str, Any], came_to: str | None = None) -> float:
+    def solution(meta: dict[str, Any], came_to: str | None = None, trust: str = "engram") -> float:
         return outcome(
             Item(id="i", memory_type="error_solution", title="", content="", meta_data=meta,
-                 outcome=came_to)
+                 outcome=came_to, trust=trust)
         )  # fmt: skip
 
     assert solution({}) == 0.5
     assert 0.5 < solution({}, "ok") < solution({"tried": 5, "worked": 5}) < 0.9
     assert solution({"tried": 20, "worked": 1}) < solution({}, "error") < 0.5
     assert solution({"tried": "many", "worked": True}) == 0.5
+    praise = {"tried": 1_000, "worked": 1_000}
+    assert solution(praise, trust="app") == solution({}, "ok") < solution(praise)
     share, low, high = wilson(8, 10)
     assert (round(share, 2), round(low, 3), round(high, 3)) == (0.8, 0.490, 0.943)
 

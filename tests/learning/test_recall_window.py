@@ -250,9 +250,11 @@ def test_the_set_is_large_enough() -> None:
 def test_no_poisoned_memory_is_told_unfenced_or_as_a_solution(poisoned: Recall) -> None:
     """For the question of each, and for that of the honest solution."""
     told = set()
-    questions = ["fix for PoolTimeout", *(f"{one['title']} {one['content']}" for one in POISONED)]
-    for question in questions:
-        window = poisoned.context_window(scope=Scope(user_id="eve"), query=question[:300])
+    questions = [f"{one['title']} {one['content']}" for one in POISONED[::8]]
+    for question in ("fix for PoolTimeout", *questions):
+        window = poisoned.context_window(
+            scope=Scope(user_id="eve"), query=question[:300], window_size=200
+        )
         check(window.text)
         known = window.sections.get("known solutions", ())
         assert {one.title for one in known} <= {"Fix for PoolTimeout: drain the pool"}

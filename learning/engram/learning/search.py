@@ -193,8 +193,11 @@ class Searcher:
         min_importance: float | None = None,
         tags: Sequence[str] | None = None,
         judge: Judge | None = None,
+        fill: bool = False,
     ) -> Answer:
         """The best memories for a question, and why. The filters hold for every hit.
+
+        With `fill`, where something is relevant the less relevant is told too, up to the limit.
 
         Raises:
             BadRequest: there is nothing to look for in the query.
@@ -232,7 +235,7 @@ class Searcher:
                     break
                 most *= 8  # nearly all are one
             hits, irrelevant = self._shown(
-                self._relevant(told, ranked, wanted), wanted, limit, only, judge
+                self._relevant(told, ranked, wanted, fill), wanted, limit, only, judge
             )
             return Answer(
                 hits,
@@ -340,12 +343,15 @@ class Searcher:
         told: _Told,
         ranked: Sequence[tuple[float, float, Candidate]],
         wanted: Terms,
+        fill: bool,
     ) -> Iterator[tuple[float, float, Match] | None]:
         """The matches in their order, and None for each that is not relevant.
 
         Whoever has no word of the query must be alike; whoever has one, two thirds as much alike,
         or have half of the query's words.
         """
+        held: list[tuple[float, float, Match]] = []
+        any_relevant = False
         for part in told.in_order(ranked):
             unsure = []
             for _, _, match in part:
@@ -360,7 +366,13 @@ class Searcher:
                     relevant = share(wanted, words[match.place]) >= LEAST_SHARE
                 else:
                     relevant = bool(match.text_score) or alike >= self._least_cosine
-                yield one if relevant else None
+                if fill and not relevant and not any_relevant:
+                    held.append(one)  # told as soon as anything is relevant
+                    continue
+                if fill and relevant and not any_relevant:
+                    any_relevant = True
+                    yield from held
+                yield one if relevant or fill else None
 
 
 class _Told:

@@ -18,6 +18,7 @@ from engram.learning.recall.folding import equal
 from engram.learning.recall.items import ALL, Found, Item, Page, Scope
 from engram.learning.recall.judging import WEIGHTS, Judging, together, valid
 from engram.learning.recall.known import KnownError, KnownErrors
+from engram.learning.recall.restating import newest_first
 from engram.learning.recall.revisions import TYPE as REVISION
 from engram.learning.recall.revisions import Revision, Revisions, applied, versions
 from engram.learning.recall.rows import MORE, LakeReader, changed
@@ -64,11 +65,13 @@ class Recall:
         as_of_ns: int | None = None,
         explain: bool = False,
         fold: bool = True,
+        fill: bool = False,
     ) -> Found:
         """The memories that answer a question, best first; none when none is relevant.
 
         All filters hold for every item, and are applied before the search. With `as_of_ns` the
         answer is what it would have been then: nothing later is looked at, also no later change.
+        With `fill`, where something is relevant, less relevant memories come too, up to the limit.
 
         Raises:
             BadRequest: there is nothing to look for, or a limit makes no sense.
@@ -87,7 +90,7 @@ class Recall:
             query, limit=limit, types=list(types) or None, service=scope.service,
             user_id=scope.user_id, session_id=scope.session_id, since_ns=since_ns,
             until_ns=until_ns, min_importance=min_importance, tags=list(tags) or None,
-            judge=judging,
+            judge=judging, fill=fill,
         )  # fmt: skip
         shown = judging.items
         relevance = judging.relevance
@@ -102,6 +105,7 @@ class Recall:
             if one.id in relevance
         ]
         ranked.sort(key=lambda one: (-(one.score or 0.0), one.id))
+        ranked = newest_first(ranked, relevance)
         told = {**asdict(answer.explanation), "weights": WEIGHTS} if explain else {}
         return Found(tuple(ranked[:limit]), answer.note, told)
 
@@ -206,6 +210,7 @@ class Recall:
         without: Sequence[str],
         also: Sequence[str],
         limits: tuple[int, int],
+        also_since_ns: int = 0,
         as_of_ns: int | None = None,
     ) -> tuple[list[Item], list[Item]]:
         """The newest memories but of some types, and the newest of others; both newest first.
@@ -225,6 +230,7 @@ class Recall:
             " UNION ALL ".join(
                 f"(SELECT {part} AS part, id, time_unix_nano FROM lake.memories WHERE {holds} "
                 f"AND type {'NOT IN' if part == 0 else 'IN'} ({listed(types)}) "
+                f"AND time_unix_nano >= {also_since_ns if part else 0} "
                 f"ORDER BY time_unix_nano DESC, id LIMIT {limits[part]})"
                 for part, types in enumerate((without, also))
             ),

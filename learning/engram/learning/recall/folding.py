@@ -47,6 +47,7 @@ def equal(one: Item, other: Item) -> bool:
     return _near(one.title, other.title) and _near(one.content, other.content)
 
 
+@lru_cache(maxsize=4_096)
 def said(title: str, content: str) -> str:
     """What was said, without case, punctuation and fillers: equal texts say the same."""
     words = _SPOKEN.findall(f"{title}\n{content}".casefold())

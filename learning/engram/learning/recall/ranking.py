@@ -13,7 +13,7 @@ for it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from engram.learning import intervals
 from engram.learning.recall.items import Item
@@ -56,6 +56,8 @@ MEASURED: Final = frozenset(
 )
 """Types of which outcomes are counted."""
 
+_COUNTED: Final = ("engram", "operator")
+
 UNKNOWN: Final = 0.5
 """A part of which nothing is known: neither praise nor blame."""
 
@@ -88,14 +90,20 @@ def wilson(worked: float, tried: float) -> tuple[float, float, float]:
     return (min(1.0, worked / tried) if tried > 0 else 0.0), low, high
 
 
-def tried_and_worked(meta: Mapping[str, Any], outcome: str | None) -> tuple[float, float]:
-    """How often what a memory tells was tried, and how often it worked; (0, 0): not known."""
-    tried = number(meta, "tried", "n")
-    worked = number(meta, "worked", "successes")
+def tried_and_worked(one: Item) -> tuple[float, float]:
+    """How often what a memory tells was tried, and how often it worked; (0, 0): not known.
+
+    Counts are those that Engram observed or an operator gave. What others say of their own success
+    is one observation, however often they say that it worked.
+    """
+    tried = number(one.meta_data, "tried", "n")
+    worked = number(one.meta_data, "worked", "successes")
     if tried is not None and worked is not None and tried >= worked >= 0 and tried > 0:
-        return tried, worked
-    if outcome in ("ok", "error"):
-        return 1.0, float(outcome == "ok")
+        if one.trust in _COUNTED:
+            return tried, worked
+        return 1.0, float(2 * worked >= tried)
+    if one.outcome in ("ok", "error"):
+        return 1.0, float(one.outcome == "ok")
     return 0.0, 0.0
 
 
@@ -103,7 +111,7 @@ def outcome(one: Item) -> float:
     """How well what it tells has worked: the lower end of the interval; 0.5: nobody knows."""
     if one.memory_type not in MEASURED:
         return UNKNOWN
-    tried, worked = tried_and_worked(one.meta_data, one.outcome)
+    tried, worked = tried_and_worked(one)
     if not tried:
         return UNKNOWN
     _, low, high = wilson(worked, tried)

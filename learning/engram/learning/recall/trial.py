@@ -66,7 +66,7 @@ class Trial:
             self._write(every[at : at + _PAGE])
 
     def search(self, text: str, k: int = 10, scope: object = None) -> tuple[list[str], list[float]]:
-        """Ids of the relevant documents, best first, and their scores."""
+        """Ids of k documents, best first, with their scores; none where none is relevant."""
         if self._stale or self._recall is None:
             self._reindex()
         assert self._recall is not None  # noqa: S101 - just made
@@ -75,7 +75,7 @@ class Trial:
         whose = _scope(scope)
         found = self._recall.search(
             text, scope=ALL if whose is None else Scope(user_id=whose),
-            limit=min(max(1, k), MOST), fold=False,
+            limit=min(max(1, k), MOST), fold=False, fill=True,
         )  # fmt: skip
         return (
             [self._names[one.id] for one in found.items],

@@ -9,6 +9,7 @@ memories and the same question give the same bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +18,7 @@ from engram.learning.recall import fence
 from engram.learning.recall.folding import equal
 from engram.learning.recall.items import ALL, Found, Item, Scope
 from engram.learning.recall.judging import together
-from engram.learning.recall.problems import PROBLEMS, open_problems
+from engram.learning.recall.problems import OPEN_NS, PROBLEMS, open_problems
 from engram.learning.recall.suspects import DECISIONS, SOLUTIONS, believed, suspicious
 from engram.learning.recall.tokens import Tokenizer, count
 
@@ -43,6 +44,9 @@ NOISE: Final = (
     "enrichment",
 )  # fmt: skip
 """Types of which nobody wants the newest fifty."""
+
+_PROBLEMS: Final = 12
+"""The newest failures of which the open problems are."""
 
 _LONG: Final = 1_200
 """Characters of an item's content before it is shortened; a quarter of the budget at most."""
@@ -128,12 +132,19 @@ def context_window(
     if max_tokens is not None and max_tokens < _LEAST_TOKENS:
         raise BadRequest(f"max_tokens must be at least {_LEAST_TOKENS}, not {max_tokens}")
     now = recall.clock() if as_of_ns is None else as_of_ns
-    recent, problems = _recent(recall, scope, window_size, as_of_ns, agent)
+    with ThreadPoolExecutor(1) as beside:  # one looks into the lake, the other into the index
+        newest = beside.submit(_recent, recall, scope, window_size, as_of_ns, agent)
+        searched = None
+        if query is not None and query.strip():
+            searched = _search(recall, query, scope, include_similar, as_of_ns)
+        recent, problems = newest.result()
     found: dict[str, list[Item]] = {"open problems": open_problems(recall, problems, now, as_of_ns)}
-    question = _question(query, recent, found["open problems"])
+    question = _question(recent, found["open problems"])
     note = ""
-    if question:
-        similar, known, note = _search(recall, question, scope, include_similar, as_of_ns)
+    if searched is None and question:
+        searched = _search(recall, question, scope, include_similar, as_of_ns)
+    if searched is not None:
+        similar, known, note = searched
         found["similar"] = similar
         found["known solutions"] = [one for one in known if believed(one)]
         found["decisions"] = [
@@ -153,8 +164,10 @@ def _recent(
 ) -> tuple[list[Item], list[Item]]:
     """The newest memories of a scope, newest first and folded, and the newest failures in it."""
     recent, problems = recall.newest_of(
-        scope, without=NOISE, also=PROBLEMS, limits=(most, 20), as_of_ns=as_of_ns
-    )
+        scope, without=NOISE, also=PROBLEMS, limits=(most, _PROBLEMS),
+        also_since_ns=(recall.clock() if as_of_ns is None else as_of_ns) - OPEN_NS,
+        as_of_ns=as_of_ns,
+    )  # fmt: skip
     if agent is not None:
         mine = f"agent:{agent}".casefold()
         recent = [
@@ -186,9 +199,7 @@ def _search(
     return [*like.items], [*known.items], like.note or known.note
 
 
-def _question(query: str | None, recent: Sequence[Item], problems: Sequence[Item]) -> str:
-    if query is not None and query.strip():
-        return query
+def _question(recent: Sequence[Item], problems: Sequence[Item]) -> str:
     said = [one for one in recent if one.memory_type in _SAID] or list(recent)
     texts = [one.title for one in (*said[:_ASKED], *problems[:1])]
     return "\n".join(text for text in texts if text)[:_QUESTION_CHARS]
