@@ -62,7 +62,7 @@ def endpoint_problems(text: str, *, guarded: bool = False) -> Iterator[str]:
     if outside and not guarded:
         yield (
             f"endpoint {text!r} is refused: other machines could reach {', '.join(outside)} and "
-            "there are no tokens; listen on 127.0.0.1, ::1 or localhost, or make a token with: "
+            "there are no tokens yet; listen on 127.0.0.1, ::1 or localhost, or make a token with: "
             "engram token create --scope ingest"
         )
 
