@@ -74,7 +74,8 @@ def orders_of(customer: str) -> list[dict[str, Any]]:
                 prices[order.id] = session.scalar(one)
         else:
             all_prices = select(Article.sku, Article.price)
-            by_sku = dict(session.execute(all_prices).tuples())
+            # Not dict(...): a result has keys(), so dict() would take it for a mapping.
+            by_sku = {sku: price for sku, price in session.execute(all_prices).tuples()}  # noqa: C416
             prices = {order.id: by_sku[order.sku] for order in found}
         return [
             {"id": order.id, "sku": order.sku, "total": order.total, "price": prices[order.id]}
