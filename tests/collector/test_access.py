@@ -321,6 +321,17 @@ def test_where_others_can_reach_it_a_token_is_needed(tmp_path: Path) -> None:
         serving.close()
 
 
+@pytest.mark.parametrize("role", ["collect", "learn", "serve"])
+def test_no_role_loads_fastapi_at_its_start(role: str) -> None:
+    """The first request to `/api/v1` does, and only in serve."""
+    code = (
+        f"import sys, engram.collector.roles.{role}; "
+        "print([name for name in ('fastapi', 'pydantic', 'lancedb') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=90)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
 # -- ports that others can reach -------------------------------------------------------------------
 
 OPEN = """

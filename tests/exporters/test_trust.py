@@ -40,6 +40,13 @@ def said(name: str, trust: str | None, key: str | None = None) -> bytes:
     return request.SerializeToString()
 
 
+def test_text_that_is_no_utf8_is_taken_with_a_claim_in_it() -> None:
+    """As without one: a sender is not refused for it."""
+    raw = said("liar", "operator").replace(b"engram.error_solution", b"engram.error_solut\xff\xfen")
+    assert b"operator" in raw
+    assert b"operator" not in without_claims(Signal.LOGS, raw)
+
+
 def test_a_claim_over_the_network_does_not_count(collecting: Collecting) -> None:
     """Less may be said of oneself, more may not; the owner of the home may."""
     for name, trust in (

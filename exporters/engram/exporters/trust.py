@@ -25,21 +25,23 @@ GIVEN: Final = ("agent", "operator", "engram")
 """What only the owner of the home may say."""
 
 _BYTES: Final = ATTRIBUTE.encode()
+_CLAIMED: Final = tuple(one.encode() for one in CLAIMED)
 
 
 def without_claims(signal: Signal, raw: bytes) -> bytes:
     """A request (protobuf) without trust that it may not claim. Hardly ever is there any."""
     if _BYTES not in raw:
         return raw
-    from engram.exporters.otlp.wire import OFFICIAL_REQUEST
+    # The strict view: a sender is not refused for invalid UTF-8, here neither.
+    from engram.exporters.otlp.wire import STRICT_REQUEST
 
-    request = OFFICIAL_REQUEST[signal].FromString(raw)
+    request = STRICT_REQUEST[signal].FromString(raw)
     batches = next(iter(value for _, value in request.ListFields()), ())
     changed = False
     for batch in batches:
         attributes = batch.resource.attributes
         allowed = [
-            one for one in attributes if one.key != ATTRIBUTE or one.value.string_value in CLAIMED
+            one for one in attributes if one.key != _BYTES or one.value.string_value in _CLAIMED
         ]
         if len(allowed) != len(attributes):
             changed = True
