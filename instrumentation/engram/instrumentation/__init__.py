@@ -10,13 +10,13 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from engram.instrumentation.api.deciding import Decided, decide
     from engram.instrumentation.api.decisions import (
         decision,
         last_decision,
         record_decision,
         record_outcome,
     )
-    from engram.instrumentation.api.deciding import Decided, decide
     from engram.instrumentation.api.endpoints import endpoint_memory
     from engram.instrumentation.api.errors import (
         HandledError,
