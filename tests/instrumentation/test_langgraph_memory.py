@@ -76,7 +76,10 @@ def test_it_does_what_the_store_in_memory_does(serving: Serving) -> None:
     url = f"http://127.0.0.1:{serving.port}"
     ours = Store(url=url, timeout_s=30, on_error="raise")
     assert operations(ours) == operations(InMemoryStore())
-    assert Store(name="other", url=url, timeout_s=30, on_error="raise").search(()) == []
+    ours.close()
+    other = Store(name="other", url=url, timeout_s=30, on_error="raise")
+    assert other.search(()) == []
+    other.close()
 
 
 def test_nobody_there_does_not_break_the_agent() -> None:

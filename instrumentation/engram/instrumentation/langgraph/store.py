@@ -82,6 +82,10 @@ class Store(BaseStore):
         """`batch` in a thread: the event loop never waits for the network."""
         return await asyncio.to_thread(self.batch, list(ops))
 
+    def close(self) -> None:
+        """Let go of the connections. Safe twice; the next question makes new ones."""
+        self._client.close()
+
     def _quietly(self, do: Any, op: Any, otherwise: Any) -> Any:
         try:
             return do(op)
