@@ -33,17 +33,18 @@ def decide(
     reason: object = None,
     due: datetime.datetime | None = None,
     condition: str | None = None,
-    **attributes: object,
+    **attributes: Any,
 ) -> Decided:
     """Let `policy(options, history)` choose, and remember it. Only the policy's errors are raised.
 
     `due` and `condition` (SQL) are remembered as `outcome_due` and `outcome_condition`: when the
     outcome should be known, and what would tell. Nothing here evaluates them.
     """
+    none: dict[str, Any] = {}
     history = asked(
         "decision_history",
         lambda: client().decision_history(name if context is None else context, options),
-        {},
+        none,
     )
     chosen = policy(options, history)
     sure = confidence(chosen, history) if callable(confidence) else confidence

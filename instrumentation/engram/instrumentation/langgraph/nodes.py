@@ -24,7 +24,7 @@ def memory_node(
 
     Its start and its outcome are remembered; `learnings` of what it returns go into the outcome.
     """
-    named = name or getattr(function, "__name__", type(function).__name__)
+    named = name or str(getattr(function, "__name__", type(function).__name__))
     asks = memory or MemoryService(timeout_s=BUDGET_S)
 
     async def node(state: Any) -> Any:
