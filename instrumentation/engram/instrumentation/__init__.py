@@ -10,11 +10,19 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from engram.instrumentation.api.deciding import Decided, decide
     from engram.instrumentation.api.decisions import (
         decision,
         last_decision,
         record_decision,
         record_outcome,
+    )
+    from engram.instrumentation.api.endpoints import endpoint_memory
+    from engram.instrumentation.api.errors import (
+        HandledError,
+        error_handler,
+        handle_error,
+        handle_error_async,
     )
     from engram.instrumentation.api.marks import Remembered, remember
     from engram.instrumentation.api.optimizations import optimization, optimizations
@@ -40,6 +48,9 @@ if TYPE_CHECKING:
 
 _MODULES: Final = {
     "decisions": ("decision", "last_decision", "record_decision", "record_outcome"),
+    "deciding": ("Decided", "decide"),
+    "endpoints": ("endpoint_memory",),
+    "errors": ("HandledError", "error_handler", "handle_error", "handle_error_async"),
     "marks": ("Remembered", "remember"),
     "optimizations": ("optimization", "optimizations"),
     "people": ("context", "session", "user"),
@@ -67,6 +78,8 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "Decided",
+    "HandledError",
     "Memory",
     "MemoryService",
     "Remembered",
@@ -76,7 +89,12 @@ __all__ = [
     "automation_run",
     "calculation",
     "context",
+    "decide",
     "decision",
+    "endpoint_memory",
+    "error_handler",
+    "handle_error",
+    "handle_error_async",
     "last_decision",
     "optimization",
     "optimizations",
