@@ -132,10 +132,14 @@ class Runner:
             if name not in self._jobs:
                 raise NotFound(f"no job {name!r}; there is: {', '.join(self._jobs)}")
         runs = []
-        for name in names or self._jobs:
-            if stop is not None and stop.is_set():
-                break
-            runs.append(self._run(self._jobs[name], since))
+        reader = Reader(self._home)  # attaching the lake costs half a second: once for all
+        try:
+            for name in names or self._jobs:
+                if stop is not None and stop.is_set():
+                    break
+                runs.append(self._run(self._jobs[name], since, reader))
+        finally:
+            reader.close()
         return runs
 
     def last(self, name: str) -> Run | None:
@@ -147,13 +151,12 @@ class Runner:
         """All jobs, in their order."""
         return [*self._jobs.values()]
 
-    def _run(self, job: Job, since: int | None) -> Run:
+    def _run(self, job: Job, since: int | None, reader: Reader) -> Run:
         self._load()  # `engram jobs run` and `learn` share the file
         window = self._window(job.name, since)
         began, ticks, cpu = time.time(), time.monotonic(), time.process_time()
         found: list[Insight] = []
         error, over, peak = "", False, 0
-        reader = Reader(self._home)
         try:
             with within(self._budget, reader.interrupt) as spent:
                 try:
@@ -171,8 +174,8 @@ class Runner:
         except Exception as failed:  # noqa: BLE001 - the others run, and this one again
             error = f"{type(failed).__name__}: {failed}"
             _LOG.exception("job %s failed", job.name)
-        finally:
-            reader.close()
+        if error:
+            reader.close()  # the next job attaches the lake afresh
         run = Run(
             job.name, began, round(time.monotonic() - ticks, 3), window.since, window.until,
             len(found), error, round(time.process_time() - cpu, 3), peak, over,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from engram.learning.jobs.errors import PATTERN
 from engram.learning.jobs.solutions.history import History
@@ -68,67 +69,123 @@ def histories(
     read: Read, since: int, until: int, only: Sequence[tuple[str, str]] = ()
 ) -> list[History]:
     """The history of each error that occurred since, with all runs of its operations."""
-    import numpy as np
     import polars as pl
 
     found = failures(read, since, until, only)
     if found.is_empty():
         return []
-    operations = (
-        found.filter(pl.col("name").is_not_null())
-        .group_by("service", "pattern", "of", "name", "kind")
-        .len()
-        .sort("len", "of", "name", "kind", descending=[True, False, False, False], nulls_last=True)
-        .group_by("service", "pattern", maintain_order=True)
-        .head(OPERATIONS)
+    errors: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in found.iter_rows(named=True):
+        errors.setdefault((row["service"], row["pattern"]), []).append(row)
+    operations = {key: _operations(rows) for key, rows in errors.items()}
+    numbers: dict[Operation, int] = {}
+    for some in operations.values():
+        for one in some:
+            numbers.setdefault(one, len(numbers))
+    # An error that knows no span is counted against the entry spans of its service.
+    blind = sorted({service for (service, _), some in operations.items() if not some})
+    wanted = pl.DataFrame(
+        [(*one, number) for one, number in numbers.items()],
+        schema={"of": pl.String, "name": pl.String, "kind": pl.Int32, "operation": pl.Int64},
+        orient="row",
     )
-    wanted = operations.select("of", "name", "kind").unique(maintain_order=True)
-    wanted = wanted.with_row_index("operation")
-    blind = sorted({row[0] for row in found.filter(pl.col("name").is_null())
-                    .select("service").unique().iter_rows()})  # fmt: skip
-    runs = _runs(read, wanted, blind, since, until)
-    numbers = {
-        (row["of"], row["name"], row["kind"]): row["operation"]
-        for row in wanted.iter_rows(named=True)
-    }
-    by_operation = {
-        int(key[0]): some for key, some in runs.group_by("operation", maintain_order=True)
-    }
+    runs = _Runs(_runs(read, wanted, blind, since, until))
     made = []
-    for key, some in found.group_by("service", "pattern", maintain_order=True):
-        service, pattern = str(key[0]), str(key[1])
-        mine = operations.filter((pl.col("service") == service) & (pl.col("pattern") == pattern))
-        named = [(row["of"], row["name"], row["kind"]) for row in mine.iter_rows(named=True)]
+    for (service, pattern), rows in errors.items():
+        named = operations[service, pattern]
         places = [numbers[one] for one in named] or [-1 - blind.index(service)]
-        parts = [by_operation[one] for one in places if one in by_operation]
-        own = some.select(
-            pl.coalesce("start", "time").alias("start"), pl.lit(value=True).alias("failed")
-        ).unique()
-        clean = (
-            pl.concat([part.select("start", "version") for part in parts])
-            if parts
-            else pl.DataFrame(schema={"start": pl.Int64, "version": pl.String})
-        )
-        # A run that failed is one of the runs; where it is none, it is one more.
-        all_runs = clean.join(own, on="start", how="full", coalesce=True).sort("start")
-        all_runs = all_runs.with_columns(
-            pl.col("failed").fill_null(value=False), pl.col("version").forward_fill().fill_null("")
-        )
-        versions = tuple(all_runs["version"].unique(maintain_order=True).to_list())
-        number = {version: at for at, version in enumerate(versions)}
-        last = some.tail(1)
+        starts, on, versions, failed = runs.with_failures(
+            tuple(sorted(places)), [row["time"] if row["start"] is None else row["start"]
+                                    for row in rows],
+        )  # fmt: skip
+        memories = {row["id"]: row["time"] for row in rows}
         made.append(
             History(
-                service, pattern, str(last["title"][0] or ""), str(last["type"][0] or ""),
-                tuple(dict.fromkeys(one[1] for one in named)),
-                all_runs["start"].to_numpy(), all_runs["failed"].to_numpy(),
-                all_runs["version"].replace_strict(number, return_dtype=pl.Int32).to_numpy()
-                if number else np.zeros(0, np.int32),
-                versions, tuple(some["id"].unique(maintain_order=True).to_list()),
-                tuple(some.unique("id", maintain_order=True)["time"].to_list()),
+                service, pattern, rows[-1]["title"] or "", rows[-1]["type"] or "",
+                tuple(dict.fromkeys(one[1] for one in named)), starts, failed, on, versions,
+                tuple(memories), tuple(memories.values()),
             )
         )  # fmt: skip
     return made
+
+
+Operation = tuple[str | None, str, int]
+"""Service, name and kind of a span."""
+
+
+def _operations(rows: Iterable[Mapping[str, Any]]) -> list[Operation]:
+    """The operations in which an error occurs, the most frequent first."""
+    times = Counter(
+        (row["of"], row["name"], row["kind"]) for row in rows if row["name"] is not None
+    )
+    ranked = sorted(times.items(), key=lambda one: (-one[1], str(one[0])))
+    return [one for one, _ in ranked[:OPERATIONS]]
+
+
+class _Runs:
+    """Runs by operation; those of the same operations are put together once."""
+
+    def __init__(self, runs: pl.DataFrame) -> None:
+        import numpy as np
+        import polars as pl
+
+        self._versions: list[str] = runs["version"].unique().sort().to_list()
+        codes = {version: at for at, version in enumerate(self._versions)}
+        operation = runs["operation"].to_numpy()
+        start = runs["start"].to_numpy()
+        version = (
+            runs["version"].replace_strict(codes, return_dtype=pl.Int32).to_numpy()
+            if codes
+            else np.zeros(0, np.int32)
+        )
+        order = np.lexsort((start, operation))
+        self._start, self._version = start[order], version[order]
+        names, first = np.unique(operation[order], return_index=True)
+        ends = [*first[1:].tolist(), len(order)]
+        self._at = dict(zip(names.tolist(), zip(first.tolist(), ends, strict=True), strict=True))
+        self._known: dict[tuple[int, ...], tuple[Any, Any, tuple[str, ...]]] = {}
+
+    def with_failures(
+        self, places: tuple[int, ...], failures: Sequence[int]
+    ) -> tuple[Any, Any, tuple[str, ...], Any]:
+        """Starts, versions by number, names of versions, and which failed, of some operations.
+
+        A failure that is none of the runs is one more, of the version of the run before it.
+        """
+        import numpy as np
+
+        starts, on, versions = self._of(places)
+        own = np.unique(np.asarray(failures, dtype=np.int64))
+        at = np.searchsorted(starts, own)
+        is_run = at < len(starts)
+        is_run[is_run] = starts[at[is_run]] == own[is_run]
+        failed = np.zeros(len(starts), bool)
+        failed[at[is_run]] = True
+        if not is_run.all():
+            more, place = own[~is_run], at[~is_run]
+            before = on[np.maximum(place - 1, 0)] if len(on) else np.zeros(len(place), np.int32)
+            starts = np.insert(starts, place, more)
+            failed = np.insert(failed, place, values=True)
+            on = np.insert(on, place, before)
+        return starts, on, versions or ("",), failed
+
+    def _of(self, places: tuple[int, ...]) -> tuple[Any, Any, tuple[str, ...]]:
+        import numpy as np
+
+        if places not in self._known:
+            parts = [slice(*self._at[one]) for one in places if one in self._at]
+            empty = np.zeros(0, np.int64)
+            starts = np.concatenate([empty, *(self._start[one] for one in parts)])
+            codes = np.concatenate([empty.astype(np.int32), *(self._version[one] for one in parts)])
+            order = np.argsort(starts, kind="stable")
+            starts, codes = starts[order], codes[order]
+            found, first = np.unique(codes, return_index=True)
+            seen = found[np.argsort(first)]
+            number = np.zeros(len(self._versions) or 1, np.int32)
+            number[seen] = np.arange(len(seen), dtype=np.int32)
+            names = tuple(self._versions[int(one)] for one in seen)
+            self._known[places] = (starts, number[codes], names)
+        return self._known[places]
 
 
 def _runs(
@@ -141,9 +198,13 @@ def _runs(
     return read(
         f"""
         WITH wanted AS (
-            SELECT unnest(?::VARCHAR[]) AS service, unnest(?::VARCHAR[]) AS name,
-                unnest(?::INTEGER[]) AS kind, unnest(?::BIGINT[]) AS operation
-        ), blind AS (SELECT unnest(?::VARCHAR[]) AS service, unnest(?::BIGINT[]) AS operation
+            SELECT unnest(from_json(?, '["VARCHAR"]')) AS service,
+                unnest(from_json(?, '["VARCHAR"]')) AS name,
+                unnest(from_json(?, '["INTEGER"]')) AS kind,
+                unnest(from_json(?, '["BIGINT"]')) AS operation
+        ), blind AS (
+            SELECT unnest(from_json(?, '["VARCHAR"]')) AS service,
+                unnest(from_json(?, '["BIGINT"]')) AS operation
         ), versions AS (
             SELECT resource, {_VERSION} AS version
             FROM (SELECT DISTINCT resource FROM lake.spans
@@ -163,8 +224,9 @@ def _runs(
         ORDER BY start DESC LIMIT {MOST_RUNS}
         """,
         [
-            wanted["of"].to_list(), wanted["name"].to_list(), wanted["kind"].to_list(),
-            wanted["operation"].to_list(), list(blind), [-1 - at for at in range(len(blind))],
+            # As JSON: of a list DuckDB looks at each value by itself, and for pandas each time.
+            *(json.dumps(wanted[name].to_list()) for name in ("of", "name", "kind", "operation")),
+            json.dumps(blind), json.dumps([-1 - at for at in range(len(blind))]),
             since, until, since, until, since, until,
         ],
     )  # fmt: skip

@@ -94,10 +94,11 @@ def _hours(history: History, of: npt.NDArray[np.bool_]) -> Exposure:
     hours = history.starts[of] // HOUR
     if not len(hours):
         return Exposure((), ())
-    _, place = np.unique(hours, return_inverse=True)
-    runs = np.bincount(place)
-    failures = np.bincount(place, weights=history.failed[of]).astype(int)
-    return Exposure(tuple(runs.tolist()), tuple(failures.tolist()))
+    hours -= hours.min()
+    runs = np.bincount(hours)
+    failures = np.bincount(hours, weights=history.failed[of]).astype(int)
+    ran = runs > 0
+    return Exposure(tuple(runs[ran].tolist()), tuple(failures[ran].tolist()))
 
 
 __all__ = ["Resolution", "resolution"]
