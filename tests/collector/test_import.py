@@ -297,7 +297,7 @@ def test_the_collector_says_why_not(collecting: Engine, monkeypatch: pytest.Monk
         control.admit(home, Signal.TRACES, body * 3000)
     monkeypatch.undo()
 
-    def full(*_: Any) -> Any:
+    def full(*_: Any, **__: Any) -> Any:
         raise Overloaded("no room", 7.0)
 
     monkeypatch.setattr(collecting, "admit", full)

@@ -8,7 +8,6 @@ says so in `note`, and a circuit opens so that the next requests do not wait eit
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import contextvars
 import functools
@@ -240,6 +239,8 @@ class MemoryService:
         call = functools.partial(
             contextvars.copy_context().run, functools.partial(method, *arguments, **named)
         )
+        import asyncio  # who awaits has it already
+
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
 

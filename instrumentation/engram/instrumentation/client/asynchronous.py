@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import functools
 from collections.abc import Awaitable, Callable
@@ -43,6 +42,8 @@ class AsyncClient:
         call = functools.partial(
             contextvars.copy_context().run, functools.partial(method, *arguments, **named)
         )
+        import asyncio  # who awaits has it already
+
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     async def close(self) -> None:

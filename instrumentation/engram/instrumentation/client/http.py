@@ -15,8 +15,6 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any, Final
 
-from opentelemetry.instrumentation.utils import suppress_instrumentation
-
 from engram.instrumentation.api.breaker import Breaker
 
 DEFAULT_URL: Final = "http://127.0.0.1:4319"
@@ -88,6 +86,9 @@ class Http:
         if self._token:
             sent["authorization"] = f"Bearer {self._token}"
         limit = self._timeout_s if timeout_s is None else timeout_s
+        # With the first question: an app that only writes loads nothing of it.
+        from opentelemetry.instrumentation.utils import suppress_instrumentation
+
         try:
             with suppress_instrumentation():
                 status, answer = self._exchange(method, target, raw, sent, limit)
