@@ -128,7 +128,7 @@ def find_llm(code: Code, module: Module, instrumented: frozenset[str]) -> Iterat
 def _llm(
     path: str, call: ast.Call, code: Code, scope: Scope, instrumented: frozenset[str]
 ) -> tuple[Verdict, str, str] | None:
-    by_hand = "record question and answer yourself: docs/genai.md, or use a client that is seen"
+    by_hand = "record question and answer yourself: docs/ai.md, or use a client that is seen"
     for name, pattern in _SEEN:
         if pattern.match(path):
             if name in instrumented:
