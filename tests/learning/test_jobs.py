@@ -353,6 +353,7 @@ def test_the_command(collecting: Collecting) -> None:
     assert ran[0]["error"] is None
     assert "0 insights" in next(command.lines(ran))
     assert "0 insights" in next(command.lines(command.listed(collecting.home)))
+    assert command.listed(collecting.home)[0]["began"].startswith("20")  # a time to read
 
 
 def test_a_new_error_says_what_it_is_perhaps(collecting: Collecting) -> None:

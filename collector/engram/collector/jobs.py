@@ -45,7 +45,7 @@ def _told(run: Run | None) -> dict[str, Any]:
     if run is None:
         return {"insights": None}
     began = datetime.fromtimestamp(run.began, UTC).isoformat(timespec="seconds")
-    told = {"began": began, **asdict(run)}
+    told = {**asdict(run), "began": began}
     del told["job"]
     return told | {"error": run.error or None}
 
@@ -60,7 +60,7 @@ def lines(told: Sequence[dict[str, Any]]) -> Iterator[str]:
         else:
             how = f"{one['insights']} insights in {one['seconds']:.1f} s, {one['began']}"
         about = f"  ({one['about']})" if one.get("about") else ""
-        yield f"{one['job']:12} {how}{about}"
+        yield f"{one['job']:14} {how}{about}"
 
 
 __all__ = ["lines", "listed", "run"]
