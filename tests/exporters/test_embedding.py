@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engram.exporters.embedding import TEXT_VERSION, bare, mask
-from engram.exporters.embedding.codes import CODE_BYTES, DIMS, cosines, pack
+from engram.exporters.embedding.codes import CODE_BYTES, DIMS, Codes, cosines, pack
 from engram.exporters.embedding.static import (
     MODEL_DIR,
     TOKENIZER_SHA256,
@@ -183,3 +183,16 @@ def test_no_vector_scores_zero(embedder: StaticEmbedder) -> None:
     scores = cosines(codes, embedder.embed([TEXTS[0]])[0])
     assert scores[0] == 0
     assert scores[1] > 0.8
+
+
+def test_cosines_of_some_rows_are_those_of_all() -> None:
+    """Few are gathered, many are looked up with the others: the numbers are equal."""
+    random = np.random.default_rng(3)
+    vectors = random.normal(size=(70_000, DIMS)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    codes = Codes(CODE_BYTES)
+    codes.append(pack(vectors))
+    every = codes.cosines(vectors[5])
+    for share in (0.0001, 0.1, 0.9):
+        only = random.random(len(vectors)) < share
+        np.testing.assert_array_equal(codes.cosines(vectors[5], only), np.where(only, every, 0))

@@ -56,7 +56,7 @@ _WRITES: Final = 64
 _KEEP_VERSIONS: Final = timedelta(seconds=10)
 """Older versions are removed: nothing reads one for so long."""
 
-_CACHE_BYTES: Final = 48 << 20
+_CACHE_BYTES: Final = 96 << 20
 """Of postings. LanceDB's own limit is 6 GB."""
 
 

@@ -9,14 +9,20 @@ from engram.exporters.embedding.masking import PLACEHOLDER
 from engram.exporters.errors import NotFound, StoreError
 from engram.exporters.home import Home
 from engram.exporters.index import listed, template_id
-from engram.exporters.index_read import Filter, Match
+from engram.exporters.index_read import Filter, Match, hundredths
 
 if TYPE_CHECKING:
     import duckdb
     import numpy as np
     from numpy.typing import NDArray
 
-_COLUMNS: Final = "id, type, time_unix_nano, title, content, service_name, source, trust"
+    from engram.exporters.lake.lookup import Lookup
+
+_COLUMNS: Final = ("id", "type", "time_unix_nano", "title", "content", "service_name", "source",
+                   "trust")  # fmt: skip
+
+_ASKED: Final = ("user_id", "session_id", "tags", "importance")
+"""What a filter asks of a memory beyond `_COLUMNS`."""
 
 _OF_A_TEMPLATE: Final = 20
 """The newest memories whose title looks like a template's, of which one must be of it."""
@@ -40,13 +46,15 @@ class MemoryRow(NamedTuple):
 class LakeRows:
     """Reads memories from the lake. Constructing opens nothing. Not for several threads.
 
-    `more` are columns that are read with the others.
+    `more` are columns that are read with the others. A `lookup` may be shared with other readers.
     """
 
-    def __init__(self, home: Home, more: Sequence[str] = ()) -> None:
+    def __init__(self, home: Home, more: Sequence[str] = (), lookup: Lookup | None = None) -> None:
         self._home = home
-        self._columns = ", ".join((_COLUMNS, *more))
+        self._columns = (*_COLUMNS, *more)
         self._lake: duckdb.DuckDBPyConnection | None = None
+        self._own = lookup is None
+        self._lookup = lookup
 
     def rows(self, matches: Sequence[Match], only: Filter) -> dict[str, MemoryRow]:
         """By the id of the match, the memory to show, if there is one that passes the filter.
@@ -64,6 +72,11 @@ class LakeRows:
 
     def close(self) -> None:
         """Let go of the lake. Safe twice."""
+        if self._own and self._lookup is not None:
+            self._lookup.close()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         lake, self._lake = self._lake, None
         if lake is not None:
             lake.close()
@@ -71,29 +84,52 @@ class LakeRows:
     def _by_id(self, matches: Sequence[Match], only: Filter) -> dict[str, MemoryRow]:
         """Memories by id, those that pass: the lake may have changed since they were indexed.
 
-        Ids are hashes, so looking for them alone reads every file; with the times only the row
-        groups of those times are read. A memory whose time was changed by a merge is looked for
-        again.
+        They are looked up where they were. A memory whose time was changed by a merge is looked
+        for again: ids are hashes, so looking for them alone reads every file.
         """
-        passes, values = _condition(only)
         ids = [match.memory_id for match in matches]
         times = [match.time_unix_nano for match in matches if match.time_unix_nano is not None]
-        rows: dict[str, MemoryRow] = {}
-        if times:
-            rows = self._select(_these(ids, times) + passes, values)
-        if missing := [one for one in ids if one not in rows]:
+        there = self._looked_up(ids, times)
+        rows = {id_: row for id_, (row, asked) in there.items() if _passes(row, asked, only)}
+        if missing := [one for one in ids if one not in there]:
+            passes, values = _condition(only)
             rows |= self._select(f"id IN ({listed(missing)}){passes}", values)
         return rows
 
+    def _looked_up(
+        self, ids: Sequence[str], times: Sequence[int]
+    ) -> dict[str, tuple[MemoryRow, tuple[Any, ...]]]:
+        """Memories by id, of which the times are known, with the columns `_ASKED`."""
+        if self._lookup is None:
+            from engram.exporters.lake.lookup import FILES, Lookup, signature
+
+            self._lookup = Lookup(lambda: self._ask(FILES, []), lambda: signature(self._home))
+        try:
+            found = self._lookup.rows(ids, times, (*self._columns, *_ASKED))
+        except OSError:  # SQL says what is wrong with the lake, if anything
+            return {}
+        end = len(self._columns)
+        return {
+            id_: (MemoryRow(*row[:8])._replace(more=row[8:end]), row[end:])
+            for id_, row in found.items()
+        }
+
     def _select(self, where: str, values: list[Any]) -> dict[str, MemoryRow]:
-        found = self._ask(f"SELECT {self._columns} FROM memories WHERE {where}", values)
+        columns = ", ".join(self._columns)
+        found = self._ask(f"SELECT {columns} FROM memories WHERE {where}", values)
         return {row[0]: MemoryRow(*row[:8])._replace(more=row[8:]) for row in found}
 
     def at(self, ids: Sequence[str], times: Sequence[int]) -> dict[str, MemoryRow]:
         """Memories by id, of which the times are known; those that are there."""
-        if not ids:
-            return {}
-        return self._select(_these(ids, times), [])
+        rows = {id_: row for id_, (row, _) in self._looked_up(ids, times).items()}
+        if missing := [one for one in ids if one not in rows]:
+            rows |= self._select(f"id IN ({listed(missing)})", [])
+        return rows
+
+    def there(self, id_: str, time_unix_nano: int) -> MemoryRow | None:
+        """A memory, if it is where it was."""
+        found = self._looked_up([id_], [time_unix_nano]).get(id_)
+        return None if found is None else found[0]
 
     def moments(self, only: Filter, most: int) -> NDArray[np.int64] | None:
         """Sorted times of the memories that pass a filter; None: more than `most` do."""
@@ -151,10 +187,10 @@ class LakeRows:
                     self._lake.execute("SET parquet_metadata_cache = true")
                 return self._lake.execute(sql, values).fetchall()
             except duckdb.CatalogException as error:
-                self.close()
+                self._disconnect()
                 raise NotFound(f"the lake in {self._home.lake} has no memories yet") from error
             except duckdb.Error as error:
-                self.close()
+                self._disconnect()
                 if last:
                     raise StoreError(
                         f"cannot read the lake in {self._home.lake}: {error}"
@@ -189,9 +225,19 @@ def _pattern(template: str) -> str:
     return "%".join(escaped) + "%"
 
 
-def _these(ids: Sequence[str], times: Sequence[int]) -> str:
-    """Memories by id and time.
-
-    Written out: DuckDB looks for pandas at every value that is bound, 0.3 ms each without it.
-    """
-    return f"id IN ({listed(ids)}) AND time_unix_nano IN ({', '.join(map(str, times))})"
+def _passes(row: MemoryRow, asked: tuple[Any, ...], only: Filter) -> bool:
+    """Whether a memory passes a filter, as `_condition` says it in SQL."""
+    user, session, tags, importance = asked
+    at = row.time_unix_nano
+    return (
+        (only.types is None or row.type in only.types)
+        and only.service in (None, row.service)
+        and only.user_id in (None, user)
+        and only.session_id in (None, session)
+        and (only.since_ns is None or (at is not None and at >= only.since_ns))
+        and (only.until_ns is None or (at is not None and at < only.until_ns))
+        and (only.tags is None or {*only.tags} <= {*(tags or ())})
+        and (
+            only.min_importance is None or hundredths(importance) >= hundredths(only.min_importance)
+        )
+    )

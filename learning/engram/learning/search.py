@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from engram.exporters.embedding.masking import bare
 from engram.exporters.embedding.models import BUILTIN, Embedder, load
@@ -23,6 +23,9 @@ from engram.exporters.index_read import Candidate, Filter, IndexReader, Match
 from engram.exporters.words import Terms, asked, terms
 from engram.learning.indexer import text_of
 from engram.learning.lake_rows import LakeRows, MemoryRow
+
+if TYPE_CHECKING:
+    from engram.exporters.lake.lookup import Lookup
 
 VECTOR_WEIGHT: Final = 1.0
 """Of a cosine, against the words' 0 to 1: the square of the share of the query's words that the
@@ -57,6 +60,10 @@ _MOST: Final = 10_000
 _MANY: Final = 4
 """So many times more candidates where a judge folds them: 0.1 ms."""
 
+
+_LONG: Final = 10_000
+"""Characters of a memory from which reading its words from the index (5 ms) costs less than finding
+them again in its text."""
 
 _Found = TypeVar("_Found", Candidate, Match)
 
@@ -166,14 +173,14 @@ def searcher(home: Home) -> Searcher:
 class Searcher:
     """Keeps model, index and lake open. Constructing opens nothing. Safe for several threads."""
 
-    def __init__(self, home: Home, more: Sequence[str] = ()) -> None:
+    def __init__(self, home: Home, more: Sequence[str] = (), lookup: Lookup | None = None) -> None:
         self._home = home
         self._lock = threading.Lock()
         self._embedder: Embedder | None = None
         self._least_cosine = 0.0
         self._note = ""
         self._index: IndexReader | None = None
-        self.lake = LakeRows(home, more)
+        self.lake = LakeRows(home, more, lookup)
 
     def search(self, query: str, **options: Any) -> list[Hit]:
         """The hits of `answer`."""
@@ -224,7 +231,7 @@ class Searcher:
                 most *= _MANY
             while True:
                 found = self._candidates(query, wanted, most, only)
-                told = _Told(self._index, found, limit)
+                told = _Told(self._index, self.lake, found, limit)
                 vectors = vector_weight(wanted) if self._embedder else 0.0
                 text = share(wanted, told.best_words()) ** 2
                 ranked = fuse(found, text, vectors)
@@ -378,8 +385,15 @@ class Searcher:
 class _Told:
     """What the index says of the candidates of one question, read as far as it is needed."""
 
-    def __init__(self, index: IndexReader | None, found: Sequence[Candidate], limit: int) -> None:
+    def __init__(
+        self,
+        index: IndexReader | None,
+        lake: LakeRows,
+        found: Sequence[Candidate],
+        limit: int,
+    ) -> None:
         self._index = index
+        self._lake = lake
         self._found = found
         self._step = 2 * limit
         self._matches: dict[int, Match] = {}
@@ -393,8 +407,15 @@ class _Told:
         matches = self.matches([one for one in self._found if one.text_score == best])
         if not matches:
             return frozenset()
-        place = max(matches, key=lambda match: match.id).place
-        return self.words([place]).get(place, frozenset())
+        match = max(matches, key=lambda match: match.id)
+        text = None if match.template is None else bare(match.template)
+        if text is None and match.time_unix_nano is not None:
+            row = self._lake.there(match.memory_id, match.time_unix_nano)  # it is shown, usually
+            text = None if row is None else text_of(row.title, row.content)
+        if text is None or len(text) > _LONG:
+            return self.words([match.place]).get(match.place, frozenset())
+        had = terms(text)
+        return frozenset(had.parts | had.wholes)
 
     def in_order(
         self, ranked: Sequence[tuple[float, float, Candidate]]

@@ -39,6 +39,9 @@ _BLOCK: Final = 65_536
 _BLOCKS_ALONE: Final = 4
 """Fewer blocks than these are not worth a second thread."""
 
+_SPARSE: Final = 4
+"""Of a block's rows, one in so many or fewer are gathered first."""
+
 _THREADS: Final = min(4, os.cpu_count() or 1)
 
 
@@ -109,18 +112,32 @@ class Codes:
             self._columns[block][:, at] = pairs[here].T
             self._inverse[block][at] = inverse[here]
 
-    def cosines(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The cosine of a unit query with every row."""
+    def cosines(
+        self, query: NDArray[np.float32], only: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float32]:
+        """The cosine of a unit query with every row; 0 where `only` is given and false."""
         import numpy as np
 
         tables = _tables(query, self._pairs)
         scores = np.zeros(self._count, dtype=np.float32)
 
         def add(block: int) -> None:
-            out = scores[block * _BLOCK : (block + 1) * _BLOCK]
+            start, end = block * _BLOCK, min((block + 1) * _BLOCK, self._count)
+            some = None if only is None else np.flatnonzero(only[start:end])
+            if some is not None and len(some) > (end - start) // _SPARSE:
+                some = None
+            if some is not None and not len(some):
+                return
+            # Looked up in memory's order by all rows, or by the few that are wanted.
+            of = slice(0, end - start) if some is None else some
+            out = np.zeros(end - start if some is None else len(some), dtype=np.float32)
+            added = np.empty_like(out)
             for column, table in zip(self._columns[block], tables, strict=True):
-                out += table.take(column[: len(out)])
-            out *= self._inverse[block][: len(out)]
+                # Every number is in the table: "wrap" spares numpy a check, a third of the time.
+                np.take(table, column[of], out=added, mode="wrap")
+                out += added
+            out *= self._inverse[block][of]
+            scores[start:end][of] = out
 
         if len(self._columns) < _BLOCKS_ALONE:
             for block in range(len(self._columns)):
@@ -128,6 +145,8 @@ class Codes:
         else:
             with ThreadPoolExecutor(_THREADS) as pool:  # numpy looks up without the GIL
                 list(pool.map(add, range(len(self._columns))))
+        if only is not None:
+            scores[~only] = 0
         return scores
 
 
@@ -146,7 +165,9 @@ def _tables(query: NDArray[np.float32], pairs: int) -> NDArray[np.float32]:
     padded[: len(query)] = query
     of_byte = np.zeros((pairs * 2, 256), dtype=np.float32)
     of_byte[:, :_BYTE] = padded.reshape(-1, 3) @ _patterns().T
-    both = of_byte[1::2, :, None] + of_byte[0::2, None, :]
+    both = np.empty((pairs, 256, 256), dtype=np.float32)
+    # The greater byte is below 216 in every code: the rest of a table is never looked up.
+    np.add(of_byte[1::2, :_BYTE, None], of_byte[0::2, None, :], out=both[:, :_BYTE])
     return both.reshape(pairs, 65_536)
 
 

@@ -213,41 +213,36 @@ class Recall:
         also_since_ns: int = 0,
         as_of_ns: int | None = None,
     ) -> tuple[list[Item], list[Item]]:
-        """The newest memories but of some types, and the newest of others; both newest first.
-
-        One look at the lake for which they are and one for what they say.
-        """
+        """The newest memories but of some types, and the newest of others; both newest first."""
         changes = self.revisions.all(as_of_ns)
         now = self.clock() if as_of_ns is None else as_of_ns
-        where, values = _where(scope, (), ())
-        where += ["time_unix_nano IS NOT NULL", "time_unix_nano <= ?"]
-        values.append((1 << 62) if as_of_ns is None else as_of_ns)
-        if hidden := hidden_ids(changes):
-            where.append("NOT list_contains(?, id)")
-            values.append(hidden)
-        holds = " AND ".join(where)
-        rows = self.lake.ask(
-            " UNION ALL ".join(
-                f"(SELECT {part} AS part, id, time_unix_nano FROM lake.memories WHERE {holds} "
-                f"AND type {'NOT IN' if part == 0 else 'IN'} ({listed(types)}) "
-                f"AND time_unix_nano >= {also_since_ns if part else 0} "
-                f"ORDER BY time_unix_nano DESC, id LIMIT {limits[part]})"
-                for part, types in enumerate((without, also))
+        until = (1 << 62) if as_of_ns is None else as_of_ns
+        hidden = hidden_ids(changes)
+        only = {
+            column: [value]
+            for column, value in (
+                ("user_id", scope.user_id), ("session_id", scope.session_id),
+                ("service_name", scope.service),
+            )
+            if value is not None
+        }  # fmt: skip
+        parts = [
+            self.lake.newest(
+                limits[0], only=only, without={"type": without}, until_ns=until, hidden=hidden
             ),
-            [*values, *values],
-        )
-        rows.sort(key=lambda row: (-row[2], row[1]))
-        told = self.lake.at(list(dict.fromkeys(row[1] for row in rows)), [row[2] for row in rows])
+            self.lake.newest(
+                limits[1], only={**only, "type": also}, since_ns=also_since_ns, until_ns=until,
+                hidden=hidden,
+            ),
+        ]  # fmt: skip
+        told = {one.id: one for part in parts for one in part}
         told = {
             id_: changed_one
             for id_, one in told.items()
             if valid(changed_one := applied(one, changes.get(id_, ())), now)
         }
         current = {one.id: one for one in superseded(self.lake, [*told.values()], as_of_ns, hidden)}
-        recent, others = (
-            [current[id_] for place, id_, _ in rows if place == part and id_ in current]
-            for part in (0, 1)
-        )
+        recent, others = ([current[one.id] for one in part if one.id in current] for part in parts)
         return recent, others
 
     def context_window(
@@ -331,7 +326,7 @@ class Recall:
             if self._searcher is None:
                 from engram.learning.search import Searcher  # 100 MB: at the first search only
 
-                self._searcher = Searcher(self.home, more=MORE)
+                self._searcher = Searcher(self.home, more=MORE, lookup=self.lake.lookup)
             return self._searcher
 
     def _first(self, memory_id: str) -> Item:

@@ -18,6 +18,10 @@ OPEN_NS: Final = 7 * 86_400 * 10**9
 """An error that did not come back for so long is no open problem."""
 
 
+_RESOLVED: Final = 500
+"""The newest resolutions that are looked at."""
+
+
 def open_problems(
     recall: Recall, failures: Sequence[Item], now_ns: int, as_of_ns: int | None
 ) -> list[Item]:
@@ -47,14 +51,16 @@ def _resolved(
 ) -> list[tuple[str, int]]:
     """Types of errors for which a fix worked, and when. By subject: the type of the error."""
     since = min(one.time_unix_nano or 0 for one in failures)
-    rows = recall.lake.ask(
-        "SELECT coalesce(attributes ->> '$.error_type', subject), time_unix_nano "
-        "FROM lake.memories WHERE type = 'error_resolution' AND outcome = 'ok' "
-        "AND source = 'mark' AND coalesce(trust, 'unknown') NOT IN ('browser', 'unknown') "
-        "AND time_unix_nano BETWEEN ? AND ?",
-        [since, (1 << 62) if as_of_ns is None else as_of_ns],
-    )
-    return [(str(name), int(at)) for name, at in rows if name]
+    found = recall.lake.newest(
+        _RESOLVED, only={"type": ["error_resolution"], "outcome": ["ok"], "source": ["mark"]},
+        without={"trust": ["browser", "unknown", ""]}, since_ns=since,
+        until_ns=(1 << 62) if as_of_ns is None else as_of_ns,
+    )  # fmt: skip
+    return [
+        (str(name), one.time_unix_nano or 0)
+        for one in found
+        if one.trust and (name := one.meta_data.get("error_type") or one.subject)
+    ]
 
 
 def _names(one: Item) -> set[str]:

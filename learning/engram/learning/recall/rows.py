@@ -17,6 +17,7 @@ from engram.learning.recall.items import Item
 if TYPE_CHECKING:
     import duckdb
 
+    from engram.exporters.lake.lookup import Lookup
     from engram.learning.lake_rows import MemoryRow
 
 FIRST: Final = ("id", "type", "time_unix_nano", "title", "content", "service_name", "source",
@@ -91,6 +92,17 @@ class LakeReader:
         self.home = home
         self._lock = threading.RLock()
         self._connection: duckdb.DuckDBPyConnection | None = None
+        self._lookup: Lookup | None = None
+
+    @property
+    def lookup(self) -> Lookup:
+        """What reads memories from the lake's files."""
+        with self._lock:
+            if self._lookup is None:
+                from engram.exporters.lake.lookup import FILES, Lookup
+
+                self._lookup = Lookup(lambda: self.ask(FILES), self.signature)
+            return self._lookup
 
     def ask(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Rows of a query over `lake.memories` and the other tables.
@@ -114,10 +126,10 @@ class LakeReader:
                         self._connection.execute("SET parquet_metadata_cache = true")
                     return self._connection.execute(sql, list(values)).fetchall()
                 except duckdb.CatalogException as error:
-                    self.close()
+                    self._disconnect()
                     raise NotFound(f"the lake in {self.home.lake} has no memories yet") from error
                 except duckdb.Error as error:
-                    self.close()
+                    self._disconnect()
                     if last:
                         raise StoreError(
                             f"cannot read the lake in {self.home.lake}: {error}"
@@ -130,29 +142,72 @@ class LakeReader:
         return [item(row) for row in self.ask(sql, values)]
 
     def at(self, ids: Sequence[str], times: Sequence[int]) -> dict[str, Item]:
-        """Memories whose times are known: only the files and row groups of those are read."""
+        """Memories whose times are known: only the row groups of those are read."""
         if not ids:
             return {}
-        # Written out: DuckDB looks for pandas at every value that is bound, 0.3 ms each.
-        where = (
-            f"time_unix_nano BETWEEN {min(times)} AND {max(times)} "
-            f"AND time_unix_nano IN ({', '.join(map(str, times))}) AND id IN ({listed(ids)})"
-        )
-        return {one.id: one for one in self.items(where, [])}
+        try:
+            rows = self.lookup.rows(ids, times, (*FIRST, *MORE))
+        except OSError:  # SQL says what is wrong with the lake, if anything
+            rows = {}
+        found = {id_: item(row) for id_, row in rows.items()}
+        if missing := [one for one in ids if one not in found]:
+            found |= {one.id: one for one in self.items(f"id IN ({listed(missing)})", [])}
+        return found
+
+    def newest(
+        self,
+        limit: int,
+        *,
+        only: Mapping[str, Sequence[str]],
+        without: Mapping[str, Sequence[str]] | None = None,
+        since_ns: int = 0,
+        until_ns: int = 1 << 62,
+        hidden: Sequence[str] = (),
+    ) -> list[Item]:
+        """The newest memories whose columns have some texts and not others, newest first.
+
+        Raises:
+            NotFound: this home has no lake yet.
+            StoreError: the lake cannot be read.
+        """
+        without = without or {}
+        try:
+            rows = self.lookup.newest(
+                (*FIRST, *MORE), limit=limit + len(hidden), only=only, without=without,
+                since_ns=since_ns, until_ns=until_ns,
+            )  # fmt: skip
+        except OSError:  # SQL says what is wrong with the lake, if anything
+            rows = None
+        if rows is None:
+            where = [f"time_unix_nano BETWEEN {since_ns} AND {until_ns}"]
+            where += [f"{name} IN ({listed(some)})" for name, some in only.items()]
+            where += [f"coalesce({name}, '') NOT IN ({listed(some)})"
+                      for name, some in without.items()]  # fmt: skip
+            holds = " AND ".join(where)
+            found = self.ask(
+                f"SELECT id, time_unix_nano FROM lake.memories WHERE {holds} "
+                "ORDER BY time_unix_nano DESC, id LIMIT ?",
+                [limit + len(hidden)],
+            )
+            told = self.at([row[0] for row in found], [row[1] for row in found])
+            items = [told[row[0]] for row in found if row[0] in told]
+        else:
+            items = [item(row) for row in rows]
+        return [one for one in items if one.id not in hidden][:limit]
 
     def signature(self) -> object:
         """Changes with every commit. Opens nothing: two `stat` calls."""
-        found: list[tuple[int, int, int]] = []
-        for path in (self.home.catalog, self.home.catalog.with_name("catalog.sqlite-wal")):
-            try:
-                stat = path.stat()
-            except OSError:
-                continue
-            found.append((stat.st_ino, stat.st_mtime_ns, stat.st_size))
-        return tuple(found)
+        from engram.exporters.lake.rowgroups import signature
+
+        return signature(self.home)
 
     def close(self) -> None:
         """Let go of the lake. Safe twice; the next question opens it again."""
+        if self._lookup is not None:
+            self._lookup.close()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         with self._lock:
             connection, self._connection = self._connection, None
             if connection is not None:

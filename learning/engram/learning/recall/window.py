@@ -9,7 +9,6 @@ memories and the same question give the same bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -132,12 +131,10 @@ def context_window(
     if max_tokens is not None and max_tokens < _LEAST_TOKENS:
         raise BadRequest(f"max_tokens must be at least {_LEAST_TOKENS}, not {max_tokens}")
     now = recall.clock() if as_of_ns is None else as_of_ns
-    with ThreadPoolExecutor(1) as beside:  # one looks into the lake, the other into the index
-        newest = beside.submit(_recent, recall, scope, window_size, as_of_ns, agent)
-        searched = None
-        if query is not None and query.strip():
-            searched = _search(recall, query, scope, include_similar, as_of_ns)
-        recent, problems = newest.result()
+    recent, problems = _recent(recall, scope, window_size, as_of_ns, agent)
+    searched = None
+    if query is not None and query.strip():
+        searched = _search(recall, query, scope, include_similar, as_of_ns)
     found: dict[str, list[Item]] = {"open problems": open_problems(recall, problems, now, as_of_ns)}
     question = _question(recent, found["open problems"])
     note = ""
