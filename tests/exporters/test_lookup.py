@@ -56,7 +56,7 @@ class Lake:
                 "id": f"{number * 7919 % 100_003:024x}", "type": self.random.choice(TYPES),
                 "time_unix_nano": at, "title": f"title {number}",
                 "content": "said " * (number % 9),
-                "tags": [f"tag-{number % 4}"],
+                "tags": [f"tag-{number % 4}"] * (number % 3),
                 "user_id": f"user-{number % 11}" if number % 5 else None,
                 "importance": number % 10 / 10, "attributes": "{}", "collector": "c",
                 "sequence": number,
@@ -78,6 +78,14 @@ class Lake:
         ).fetchall()
         found = self.lookup.rows(ids, [one[1] for one in asked if one[1] is not None], COLUMNS)
         assert found == {row[0]: row for row in told}
+        tag = f"tag-{self.random.randrange(5)}"
+        wanted = self.reader.execute(
+            "SELECT time_unix_nano FROM memories WHERE list_contains(tags, ?) AND type = ? "
+            "AND time_unix_nano IS NOT NULL ORDER BY 1", [tag, TYPES[1]],
+        ).fetchall()  # fmt: skip
+        moments = self.lookup.moments([tag], most=100_000, only={"type": [TYPES[1]]})
+        assert moments is not None
+        assert moments.tolist() == [0, *(row[0] for row in wanted)]
         user, kind = f"user-{self.random.randrange(11)}", self.random.choice(TYPES)
         until = self.random.choice((1 << 62, 1_000 + self.count))
         for limit in (1, 7, 300):

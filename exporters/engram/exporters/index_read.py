@@ -518,33 +518,36 @@ class IndexReader:
         import numpy as np
 
         if passing is None:
-            return self._fts(text, limit, None)
+            return _pairs(*self._fts(text, limit, None))
         count = int(passing.sum())
         enough = 2 * limit * len(passing) // count + limit
         if count <= min(_FEW, enough // _LISTED):
             these = ",".join(map(str, rows.row_ids[passing].tolist()))
-            return self._fts(text, limit, f"_rowid IN ({these})")
+            return _pairs(*self._fts(text, limit, f"_rowid IN ({these})"))
         most = min(_AT_FIRST, enough)
         while True:
-            found = self._fts(text, most, None)
-            places = rows.places(np.fromiter(found, np.uint64, len(found))).tolist()
-            passed = [
-                one
-                for one, place in zip(found.items(), places, strict=True)
-                if place >= 0 and passing[place]
-            ]
+            found, scores = self._fts(text, most, None)
+            places = rows.places(found)
+            passed = np.flatnonzero((places >= 0) & passing[places])[:limit]
             if len(passed) >= limit or len(found) < most:
-                return dict(passed[:limit])
+                return _pairs(found[passed], scores[passed])
             most *= 4
 
-    def _fts(self, text: str, limit: int, where: str | None) -> dict[int, float]:
+    def _fts(
+        self, text: str, limit: int, where: str | None
+    ) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
+        """Row ids and scores, best first."""
         # Nothing in the text is syntax: `words` leaves letters and digits, and the string form
         # of a full-text query is a plain match of any word.
         query = self._table.search(text, query_type="fts", fts_columns="search_text")
         if where:
             query = query.where(where, prefilter=True)
         found = query.select(["_score"]).with_row_id(True).limit(limit).to_arrow()
-        return dict(zip(found["_rowid"].to_pylist(), found["_score"].to_pylist(), strict=True))
+        return found["_rowid"].to_numpy(), found["_score"].to_numpy()
+
+
+def _pairs(found: NDArray[np.uint64], scores: NDArray[np.float32]) -> dict[int, float]:
+    return dict(zip(found.tolist(), scores.tolist(), strict=True))
 
 
 def _best(cosines: NDArray[np.float32], limit: int, passing: NDArray[np.bool_] | None) -> set[int]:

@@ -100,12 +100,8 @@ class LakeRows:
         self, ids: Sequence[str], times: Sequence[int]
     ) -> dict[str, tuple[MemoryRow, tuple[Any, ...]]]:
         """Memories by id, of which the times are known, with the columns `_ASKED`."""
-        if self._lookup is None:
-            from engram.exporters.lake.lookup import FILES, Lookup, signature
-
-            self._lookup = Lookup(lambda: self._ask(FILES, []), lambda: signature(self._home))
         try:
-            found = self._lookup.rows(ids, times, (*self._columns, *_ASKED))
+            found = self._lookups().rows(ids, times, (*self._columns, *_ASKED))
         except OSError:  # SQL says what is wrong with the lake, if anything
             return {}
         end = len(self._columns)
@@ -113,6 +109,13 @@ class LakeRows:
             id_: (MemoryRow(*row[:8])._replace(more=row[8:end]), row[end:])
             for id_, row in found.items()
         }
+
+    def _lookups(self) -> Lookup:
+        if self._lookup is None:
+            from engram.exporters.lake.lookup import FILES, Lookup, signature
+
+            self._lookup = Lookup(lambda: self._ask(FILES, []), lambda: signature(self._home))
+        return self._lookup
 
     def _select(self, where: str, values: list[Any]) -> dict[str, MemoryRow]:
         columns = ", ".join(self._columns)
@@ -132,19 +135,24 @@ class LakeRows:
         return None if found is None else found[0]
 
     def moments(self, only: Filter, most: int) -> NDArray[np.int64] | None:
-        """Sorted times of the memories that pass a filter; None: more than `most` do."""
-        where, values = _condition(only)
-        rows = self._ask(
-            f"SELECT time_unix_nano FROM memories WHERE "
-            f"index_as IS DISTINCT FROM 'template'{where} LIMIT {most + 1}",
-            values,
-        )
-        import numpy as np
-
-        if len(rows) > most:
-            return None
-        times: NDArray[np.int64] = np.sort(np.array([row[0] or 0 for row in rows], dtype=np.int64))
-        return times
+        """Sorted times of all memories that pass a filter and some more; None: too many do."""
+        exactly: dict[str, Sequence[str]] = {
+            name: value
+            for name, value in (
+                ("type", only.types),
+                ("service_name", only.service and [only.service]),
+                ("user_id", only.user_id and [only.user_id]),
+                ("session_id", only.session_id and [only.session_id]),
+            )
+            if value is not None
+        }  # fmt: skip
+        try:
+            return self._lookups().moments(
+                only.tags or (), most=most, only=exactly, since_ns=only.since_ns or 0,
+                until_ns=(1 << 62) if only.until_ns is None else only.until_ns,
+            )  # fmt: skip
+        except OSError:
+            return None  # more candidates are looked at instead
 
     def _of_templates(self, matches: Sequence[Match], only: Filter) -> dict[str, MemoryRow]:
         """The newest memory of each template that passes the filter."""

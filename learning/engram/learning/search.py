@@ -226,7 +226,8 @@ class Searcher:
             most = max(_CANDIDATES, 2 * limit)
             if only.tags:
                 only = replace(only, moments=self.lake.moments(only, _MOMENTS))
-                most = max(most, _TAGGED)  # others may be of the same moments
+                if only.moments is None:
+                    most = max(most, _TAGGED)
             if judge is not None:
                 most *= _MANY
             while True:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _ID: Final = "id"
+_TAGS: Final = "tags"
 
 _FEW: Final = 16
 """Values that are had sooner one by one."""
@@ -131,6 +132,40 @@ class Lookup:
                     del best[limit:]
             return [values for *_, values in best]
 
+    def moments(
+        self,
+        tags: Sequence[str],
+        *,
+        most: int,
+        only: Mapping[str, Collection[str]],
+        since_ns: int = 0,
+        until_ns: int = (1 << 63) - 1,
+    ) -> NDArray[np.int64] | None:
+        """The sorted times of memories that have all of some tags; None: more than `most` have.
+
+        0 is always among them: memories without a time are not looked at.
+
+        Raises:
+            OSError: as `rows`.
+        """
+        import numpy as np
+
+        found = [np.zeros(1, dtype=np.int64)]
+        count = 0
+        with self._reading() as groups:
+            for file, number in groups.within(since_ns, until_ns):
+                places = _passing(groups, file, number, (*only,), only, {}, since_ns, until_ns)
+                column = groups.columns(file, number, (_TAGS,), narrow=True)[_TAGS]
+                if column is None or not len(places):
+                    continue
+                for tag in tags:
+                    places = places[_having(column, tag)[places]]
+                found.append(groups.times(file, number)[places])
+                count += len(places)
+                if count > most:
+                    return None
+        return np.sort(np.concatenate(found))
+
     def close(self) -> None:
         """Let go of what is kept. Safe twice."""
         with self._lock:
@@ -195,6 +230,19 @@ def _passing(
             numbers = column.indices.fill_null(len(hits) - 1).to_numpy()
             passes &= hits[numbers] if kept else ~hits[numbers]
     return groups.live(file, number, np.flatnonzero(passes))
+
+
+def _having(column: pa.Array, text: str) -> NDArray[np.bool_]:
+    """Which lists hold a text; nulls hold none."""
+    import numpy as np
+
+    numbers = column.values.indices.fill_null(-1).to_numpy()
+    texts = column.values.dictionary.to_pylist()
+    same = numbers == (texts.index(text) if text in texts else -2)
+    before = np.concatenate([[0], np.cumsum(same)])
+    ends = column.offsets.to_numpy()
+    holding: NDArray[np.bool_] = before[ends[1:]] > before[ends[:-1]]
+    return holding
 
 
 def _latest(places: NDArray[np.int64], at: NDArray[np.int64], limit: int) -> NDArray[np.int64]:

@@ -29,8 +29,8 @@ FILES: Final = "SELECT data_file, delete_file FROM ducklake_list_files('lake', '
 KEPT: Final = 128 << 20
 """Bytes of inflated columns that are kept: a hundred thousand memories of 1 kB."""
 
-NARROW: Final = 32 << 20
-"""Bytes of what filters look at that are kept: 24 a memory."""
+NARROW: Final = 48 << 20
+"""Bytes of what filters look at that are kept: 24 a memory, and 16 for its tags."""
 
 TIME: Final = "time_unix_nano"
 
@@ -199,8 +199,10 @@ class RowGroups:
 
         if file.opened is None:  # opening costs as much as reading five columns
             file.opened = pq.ParquetFile(
-                file.path, metadata=file.metadata, read_dictionary=[*CODED], memory_map=True
-            )
+                file.path, metadata=file.metadata, memory_map=True,
+                read_dictionary=[leaf for name, (leaf, _) in file.columns.items()
+                                 if name in CODED or name == "tags"],
+            )  # fmt: skip
         there = [name for name in names if name in file.columns
                  and not _empty(file.metadata, number, file.columns[name][1])]  # fmt: skip
         if not there:
