@@ -183,6 +183,8 @@ def test_messages_are_of_the_user_and_json_is_harmless(recall: Recall) -> None:
     window = recall.context_window(scope=ANNA, query="refund")
     assert window.messages() == [{"role": "user", "content": window.text}]
     told = json.loads(json.dumps(window.json()))
+    known = told["sections"]["known solutions"][0]
+    assert known["meta_data"] == {"tried": 4, "worked": 4}
     assert told["text"] == str(window)
     assert [one["id"] for items in told["sections"].values() for one in items] == [
         *window.sources

@@ -22,6 +22,7 @@ from engram.collector.rest.routing import (
     problems,
 )
 from engram.instrumentation.api.values import json_text
+from engram.learning.recall.telling import told
 
 router = group("recall")
 
@@ -49,7 +50,7 @@ async def context(request: Request, asked: ContextIn) -> Response:
 
 @router.post("/known-errors", responses=_OUT, **needs(Scope.READ))
 async def known_errors(request: Request, asked: KnownErrorIn) -> Response:
-    """Whether a failure was seen before, how often, and what helped."""
+    """Whether a failure was seen before, how often, and what helped; `text` says it, fenced."""
     if not (asked.text or asked.type or asked.message or asked.file):
         raise Problem(422, "say something of the failure: text, type, message or file")
     service = narrowed(request, service=asked.service).service
@@ -59,7 +60,10 @@ async def known_errors(request: Request, asked: KnownErrorIn) -> Response:
             message=asked.message, file=asked.file, service=service,
         )
     )  # fmt: skip
-    body = {**asdict(found), "best": None if found.best is None else asdict(found.best)}
+    body = {
+        **asdict(found), "best": None if found.best is None else asdict(found.best),
+        "text": told(found),
+    }  # fmt: skip
     ids = [one.memory_id for one in (*found.patterns, *found.similar)]
     return answer(request, body, what="known errors", ids=ids, scope={"service": service})
 

@@ -146,6 +146,12 @@ class SyncMemoryService:
             answered.append(self._client.get_memory(memory_id))
         return answered[0] if answered else None
 
+    def find_known_error(self, text: str | None = None, **asked: Any) -> dict[str, Any]:
+        """Whether an error was seen, and what helped; see `Client`. Empty: no answer."""
+        with self._quietly("find_known_error") as answered:
+            answered.append(self._client.find_known_error(text, **asked))
+        return answered[0] if answered else {}
+
     def record_outcome(self, target_id: str, outcome: object, **more: Any) -> str | None:
         """What came of a decision or a solution; None where memory does not answer."""
         with self._quietly("record_outcome") as answered:
@@ -222,12 +228,25 @@ class MemoryService:
         """See `SyncMemoryService.get_memory`."""
         return await self._run(self._sync.get_memory, memory_id)
 
+    async def find_known_error(self, text: str | None = None, **asked: Any) -> dict[str, Any]:
+        """See `SyncMemoryService.find_known_error`."""
+        return await self._run(self._sync.find_known_error, text, **asked)
+
     async def record_outcome(self, target_id: str, outcome: object, **more: Any) -> str | None:
         """See `SyncMemoryService.record_outcome`."""
         return await self._run(self._sync.record_outcome, target_id, outcome, **more)
 
+    @property
+    def sync(self) -> SyncMemoryService:
+        """The same memory for code that does not await."""
+        return self._sync
+
     async def close(self) -> None:
         """Let go of connections and threads."""
+        self.close_sync()
+
+    def close_sync(self) -> None:
+        """`close` without await."""
         self._sync.close()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)

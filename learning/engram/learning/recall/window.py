@@ -61,6 +61,10 @@ _SAID: Final = (
 )  # fmt: skip
 _QUESTION_CHARS: Final = 400
 
+_FIELDS: Final = 20
+"""Fields of an item that a window tells, of at most so many characters each."""
+_FIELD: Final = 200
+
 Truncated = Mapping[str, int]
 
 
@@ -320,7 +324,19 @@ def _text(sections: Mapping[str, Sequence[Item]], left_out: Mapping[str, int], m
 def _plain(one: Item, most: int | None) -> dict[str, Any]:
     told = as_json(one, fence.clean)
     told["content"] = fence.shortened(told["content"], most, one.id)
-    told["meta_data"] = {}  # whole stack traces and payloads: `get` tells them
+    told["meta_data"] = _short(one.meta_data)
+    return told
+
+
+def _short(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The short values of a memory's fields: whole stack traces and payloads are told by `get`."""
+    told: dict[str, Any] = {}
+    for name, value in sorted(meta.items()):
+        if len(told) == _FIELDS:
+            break
+        short = value is None or isinstance(value, bool | int | float)
+        if short or (isinstance(value, str) and len(value) <= _FIELD):
+            told[fence.clean(name)] = fence.harmless(value)
     return told
 
 
