@@ -302,6 +302,26 @@ def test_an_outcome_becomes_part_of_its_decision(client: httpx.Client) -> None:
     assert now["meta_data"]["outcome_value"] == 2.5
 
 
+def test_each_try_of_a_solution_is_a_memory_of_its_own(client: httpx.Client) -> None:
+    """As by MCP; the solution stays as it is."""
+    fix = write(
+        client, title="Flush the cache of prices", memory_type="error_solution",
+        meta_data={"error_type": "StalePriceError"},
+    )  # fmt: skip
+    tries = []
+    for success in (True, False, True):
+        body = {"target_id": fix["id"], "outcome": "tried", "success": success, "wait": True}
+        answer = client.post("/api/v1/outcomes", json=body)
+        assert answer.status_code == 201
+        tries.append(client.get(answer.headers["location"]).json())
+    assert len({one["id"] for one in tries} - {fix["id"]}) == 3
+    assert [(one["memory_type"], one["outcome"]) for one in tries] == [
+        ("error_resolution", "ok"), ("error_resolution", "error"), ("error_resolution", "ok"),
+    ]  # fmt: skip
+    assert {one["meta_data"]["solution"] for one in tries} == {fix["id"]}
+    assert client.get(fix["url"]).json()["outcome"] is None
+
+
 def test_sent_again_written_once(client: httpx.Client, serving: Serving) -> None:
     """The same key and body: the same answer, also at once; another body: refused."""
     body = {"title": "Once", "memory_type": "webhook_event"}

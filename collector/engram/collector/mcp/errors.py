@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
 from typing import Final
 
 from engram.collector.mcp.reader import Reader
 from engram.collector.mcp.text import value
 from engram.exporters.errors import NotFound
 from engram.learning.recall import Item, Recall, Scope
+from engram.learning.recall.attempts import attempts
 from engram.learning.recall.fence import lines as item_lines
 from engram.learning.recall.known import KnownPattern, Solution
 from engram.learning.recall.ranking import wilson
 from engram.learning.recall.revisions import UNTRUSTED
 from engram.learning.recall.suspects import believed, suspicious
-
-Record = tuple[int, int]
-"""How often it was tried, and how often it worked."""
 
 
 def known_error(
@@ -122,14 +119,15 @@ def _solutions(
 ) -> list[str]:
     """The solutions that may be told, best first."""
     items = recall.many(list(found)[:40])
-    records = tried(reader, items)
+    records = attempts(reader.ask, items)
     ranked = []
     for id_, item in items.items():
         if scope.service not in (None, item.service):
             continue
         observed, (n, worked) = found[id_], records.get(id_, (0, 0))
         if observed is not None:
-            n, worked = n + observed.tried, worked + observed.worked
+            told = (0, 0) if observed.kind == "recorded" else (n, worked)  # it has them already
+            n, worked = told[0] + observed.tried, told[1] + observed.worked
         if not offered(item, observed, n, worked):
             continue
         low = wilson(worked, n)[1] if n else 0.0
@@ -153,21 +151,6 @@ def offered(item: Item, observed: Solution | None, n: int, worked: int) -> bool:
     return worked > 0 and item.source == "mark" and (item.trust or "unknown") not in UNTRUSTED
 
 
-def tried(reader: Reader, solutions: Iterable[str]) -> dict[str, Record]:
-    """How often each was tried and worked, by the resolutions that name it."""
-    ids: Sequence[str] = list(solutions)
-    if not ids:
-        return {}
-    rows = reader.ask(
-        "SELECT attributes ->> 'solution', count(*), count(*) FILTER (outcome = 'ok') "
-        "FROM lake.memories WHERE type = 'error_resolution' AND outcome IN ('ok', 'error') "
-        "AND coalesce(trust, 'unknown') NOT IN ('browser', 'unknown') "
-        "AND list_contains(?, attributes ->> 'solution') GROUP BY ALL",
-        [ids],
-    )
-    return {row[0]: (int(row[1]), int(row[2])) for row in rows}
-
-
 def _record(n: int, worked: int) -> str:
     if not n:
         return "never tried, as far as is known; record_outcome tells how it went"
@@ -175,4 +158,4 @@ def _record(n: int, worked: int) -> str:
     return f"worked {worked} of {n} times (95 %: {low:.0%} to {high:.0%})"
 
 
-__all__ = ["error", "known_error", "offered", "tried"]
+__all__ = ["error", "known_error", "offered"]

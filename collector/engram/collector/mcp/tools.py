@@ -16,11 +16,17 @@ from engram.collector.mcp.caller import CALLER, whole, within, writer
 from engram.collector.mcp.links import base_url, target
 from engram.collector.mcp.reader import Reader
 from engram.collector.mcp.text import MOST_TOKENS, fitting, pairs, recalled, table, value
-from engram.collector.rest.writing import ENRICHMENT, REVISION, Event, Writer, own_source
+from engram.collector.rest.writing import (
+    ENRICHMENT,
+    REVISION,
+    Event,
+    Writer,
+    outcome_of,
+    own_source,
+)
 from engram.collector.sandbox import Sandbox
 from engram.exporters.errors import BadRequest, NotFound
 from engram.exporters.home import Home
-from engram.instrumentation.api.marks import source_key
 from engram.learning.recall import Item, Recall, Scope
 from engram.learning.recall.fence import clean
 from engram.learning.recall.fence import lines as item_lines
@@ -266,28 +272,11 @@ class Tools:
         """Say how a solution or decision turned out. Success rates are made of this."""
         caller = writer()
         of = self._seen(target_id)
-        said = {
-            "outcome": outcome or ("success" if success else "failure"),
-            "outcome_success": success, "outcome_notes": notes or None,
-            "outcome_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "outcome_by": caller.name,
-        }  # fmt: skip
+        event = outcome_of(
+            of, outcome or ("success" if success else "failure"), caller, success=success,
+            notes=notes or None,
+        )  # fmt: skip
         told = f"recorded for {of.id} ({of.memory_type})"
-        if of.memory_type in ("error_solution", "optimization"):
-            # Each time it is tried is a memory of its own, and the rate counts them.
-            event = Event(
-                "error_resolution", f"{'Worked' if success else 'Failed'}: {of.title}",
-                content=outcome or notes or None, source=source_key(), outcome=success,
-                service=of.service, payload={
-                    "solution": of.id, "fix": of.title, "success": success,
-                    "result": "fixed" if success else "failed", **said,
-                },
-            )  # fmt: skip
-        else:
-            event = Event(
-                of.memory_type, f"Outcome: {said['outcome']}", amends=of.id, outcome=success,
-                service=of.service, payload=said,
-            )  # fmt: skip
         return self._write(event, caller, told)
 
     def _write(self, event: Event, caller: Principal, told: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import partial
 
 from fastapi import Request, Response
@@ -19,8 +18,7 @@ from engram.collector.rest.routing import (
     problems,
     who,
 )
-from engram.collector.rest.writing import Event
-from engram.instrumentation.api.values import json_text
+from engram.collector.rest.writing import outcome_of
 
 router = group("outcomes")
 
@@ -32,22 +30,19 @@ _JSON = needs(Scope.WRITE, json=True)
     **_JSON,
 )  # fmt: skip
 async def record(request: Request, given: OutcomeIn) -> Response:
-    """Record what came of it. A memory has one outcome; the memory keeps its title and content."""
+    """Record what came of it; the memory keeps its title and content.
+
+    A memory has one outcome. Each try of a solution is a memory of its own, which is answered.
+    """
     back = backend(request)
     target = mine(request, await back.work(partial(back.recall.get, given.target_id)))
-    event = Event(
-        target.memory_type, f"Outcome: {json_text(given.outcome, 80)}", amends=target.id,
-        outcome=given.success, service=target.service,
-        payload={
-            "outcome": given.outcome, "outcome_value": given.value,
-            "outcome_success": given.success, "outcome_notes": given.notes,
-            "outcome_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "outcome_by": who(request).name,
-        },
+    event = outcome_of(
+        target, given.outcome, who(request), success=given.success, value=given.value,
+        notes=given.notes,
     )  # fmt: skip
     written = await back.work(partial(back.writer.write, event, who(request), wait=given.wait))
-    body = {"id": target.id, "position": written.position, "committed": written.committed}
-    headers = {"location": f"{base(request)}/memories/{target.id}"}
+    body = {"id": written.id, "position": written.position, "committed": written.committed}
+    headers = {"location": f"{base(request)}/memories/{written.id}"}
     return answer(
         request, body, what="record outcome", ids=[target.id], status=201, headers=headers
     )

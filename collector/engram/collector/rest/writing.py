@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
 
 from engram.collector.access import Principal
 from engram.exporters.ask import ask
@@ -18,10 +19,16 @@ from engram.exporters.home import Home
 from engram.exporters.signals import Signal
 from engram.exporters.trust import ATTRIBUTE as TRUST
 from engram.instrumentation.api.marks import SCOPE, described, identity, source_key
-from engram.instrumentation.api.values import plain, text
+from engram.instrumentation.api.values import json_text, plain, text
+
+if TYPE_CHECKING:
+    from engram.learning.recall.items import Item
 
 REVISION: Final = "memory_revision"
 ENRICHMENT: Final = "enrichment"
+
+TRIED: Final = ("error_solution", "optimization")
+"""Types of which each try is a memory of its own."""
 
 _APPEND_S: Final = 15.0
 WAIT_S: Final = 15.0
@@ -101,6 +108,34 @@ class Writer:
         except EngramError:
             return False
         return True
+
+
+def outcome_of(
+    target: Item, outcome: Any, who: Principal, *, success: bool | None, value: float | None = None,
+    notes: str | None = None,
+) -> Event:  # fmt: skip
+    """The event that says what came of a memory.
+
+    A memory has one outcome. But a solution or an optimisation may be tried often: each try whose
+    success is told is a memory of its own, and the rate counts them.
+    """
+    said = {
+        "outcome": outcome, "outcome_value": value, "outcome_success": success,
+        "outcome_notes": notes, "outcome_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "outcome_by": who.name,
+    }  # fmt: skip
+    if target.memory_type in TRIED and success is not None:
+        return Event(
+            "error_resolution", f"{'Worked' if success else 'Failed'}: {target.title}",
+            content=json_text(outcome, 4_000) if outcome else notes, source=source_key(),
+            outcome=success, service=target.service,
+            payload={**said, "solution": target.id, "fix": target.title, "success": success,
+                     "result": "fixed" if success else "failed"},
+        )  # fmt: skip
+    return Event(
+        target.memory_type, f"Outcome: {json_text(outcome, 80)}", amends=target.id,
+        outcome=success, service=target.service, payload=said,
+    )  # fmt: skip
 
 
 def own_source(key: object | None, who: Principal) -> str:

@@ -13,13 +13,14 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from engram.exporters.errors import BadRequest
 from engram.exporters.rules.read import mask, top_frame
 from engram.learning.jobs.errors import PATTERN
+from engram.learning.recall.attempts import attempts
 from engram.learning.similar import SimilarTraces, Trace
 from engram.learning.stacks import Cause, causes
 
@@ -341,7 +342,23 @@ class KnownErrors:
                             None if at is None else _time(at),
                         )
                     )  # fmt: skip
-        return found
+        return self._tried(found)
+
+    def _tried(
+        self, found: dict[tuple[str, str], list[Solution]]
+    ) -> dict[tuple[str, str], list[Solution]]:
+        """With the tries that were told of what somebody wrote down."""
+        written = {one.id for some in found.values() for one in some if one.kind == "recorded"}
+        told = attempts(self._ask, sorted(written))
+        return {
+            key: [
+                replace(one, tried=one.tried + told[one.id][0], worked=one.worked + told[one.id][1])
+                if one.id in told
+                else one
+                for one in some
+            ]
+            for key, some in found.items()
+        }
 
 
 def _chain(
