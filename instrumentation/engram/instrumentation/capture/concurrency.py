@@ -110,9 +110,11 @@ def _watch_pools() -> None:
         if future.__class__ is Future:
             with contextlib.suppress(RuntimeError):  # no more threads, at the very end
                 _have_teller()
-            future.__class__ = _Watched
+            # The work may be done by now, but nobody else has the future yet: until it is returned
+            # here, none can read its exception or throw it away.
             watched: Any = future
             watched._engram_context, watched._engram_name = get_current(), _name(fn)
+            future.__class__ = _Watched
         return future
 
     ThreadPoolExecutor.submit = submit  # type: ignore[assignment,method-assign]

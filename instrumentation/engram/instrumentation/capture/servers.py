@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
+import time
 from typing import Any, Final
 
 import wrapt
@@ -42,13 +43,14 @@ def _wrap(server: Any) -> None:
 
 
 def flush(seconds: float = _LONGEST_S) -> None:
-    """Send what waits, and wait for it no longer than this."""
+    """Send what waits, and wait for all of it together no longer than this."""
+    deadline = time.monotonic() + seconds
     providers = trace.get_tracer_provider(), get_logger_provider(), metrics.get_meter_provider()
     threads = [threading.Thread(target=_flush, args=(one,), daemon=True) for one in providers]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(seconds)
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _flush(provider: Any) -> None:
