@@ -26,8 +26,8 @@ def test_all_signals_share_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None
             """All of the time that is given passes."""
             waited.append(timeout)
 
-    monkeypatch.setattr(servers.threading, "Thread", Stuck)
-    monkeypatch.setattr(servers.time, "monotonic", lambda: 100.0 + sum(waited))
+    monkeypatch.setattr(f"{servers.__name__}.threading.Thread", Stuck)
+    monkeypatch.setattr(f"{servers.__name__}.time.monotonic", lambda: 100.0 + sum(waited))
     servers.flush(2.0)
     assert len(waited) == 3
     assert sum(waited) == 2.0
