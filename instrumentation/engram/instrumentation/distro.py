@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import logging
 import os
@@ -86,6 +87,9 @@ class EngramDistro(BaseDistro):  # type: ignore[misc]
                 "receive",
                 "send",
             ]  # two more spans a request, which say nothing
+        if entry_point.name == "django":
+            self._when_set_up(entry_point, kwargs)
+            return
         module = _UNCAPPED.get(entry_point.name)
         if module is None or module in sys.modules:
             self._load(entry_point, kwargs)
@@ -93,6 +97,27 @@ class EngramDistro(BaseDistro):  # type: ignore[misc]
         # Their instrumentors import them: seconds, in a program that may never use them.
         instrumentors[entry_point.name] = "on when imported"
         wrapt.register_post_import_hook(lambda _: self._load(entry_point, kwargs), module)
+
+    def _when_set_up(self, entry_point: EntryPoint, kwargs: dict[str, Any]) -> None:
+        """Load Django's when the app sets Django up.
+
+        It reads the settings. Before the app has said which they are, or before its folder is on
+        the path, it would configure empty ones in their place, and the app would run with those.
+        """
+        instrumentors[entry_point.name] = "on when Django is set up"
+
+        def wrap(django: Any) -> None:
+            original = django.setup
+
+            @functools.wraps(original)
+            def setup(*args: Any, **more: Any) -> Any:
+                if instrumentors[entry_point.name] == "on when Django is set up":
+                    self._load(entry_point, kwargs)
+                return original(*args, **more)
+
+            django.setup = setup
+
+        wrapt.register_post_import_hook(wrap, "django")
 
     def _load(self, entry_point: EntryPoint, kwargs: dict[str, Any]) -> None:
         try:

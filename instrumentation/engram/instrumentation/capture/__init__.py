@@ -13,6 +13,7 @@ from typing import Final
 
 CAPTURES: Final = (
     "fastapi",
+    "wsgi",
     "logs",
     "concurrency",
     "schedulers",

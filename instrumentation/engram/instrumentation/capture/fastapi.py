@@ -9,26 +9,18 @@ It carries the identity of the server span, whose memory it becomes: one request
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Any
 
 import wrapt
 from opentelemetry import trace
-from opentelemetry._logs import SeverityNumber, get_logger
 from opentelemetry.context import Context, get_current
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.trace import SpanKind
 
-from engram.instrumentation.agents import content_captured
-from engram.instrumentation.redaction import as_json
+from engram.instrumentation.capture.intents import EVENT, emit, server_span, serving
 
-EVENT: Final = "engram.request_intent"
-_BODY_CHARACTERS: Final = 4096
-
-serving: ContextVar[Span | None] = ContextVar("engram.server_span", default=None)
-"""The span of the request that is being served: a middleware of the app may have its own since."""
 _asgi: ContextVar[Any] = ContextVar("engram.asgi_scope", default=None)
 _installed = False
 
@@ -124,37 +116,26 @@ def _wrap_older(routing: Any) -> None:
 def tell(request: Any, body: Any, context: Context | None = None) -> None:
     """Emit the intent of a request, and complete its server span."""
     context = get_current() if context is None else context
-    span = trace.get_current_span(context)
-    server = serving.get()
-    if server is None or server.context.trace_id != span.get_span_context().trace_id:
-        if not isinstance(span, Span) or span.kind is not SpanKind.SERVER:
-            return
-        server = span
+    server = server_span(context)
+    if server is None:
+        return
     scope, headers = request.scope, request.headers
-    attributes: dict[str, Any] = {
-        "http.request.method": scope.get("method", ""),
-        "http.route": _route(server) or getattr(scope.get("route"), "path_format", None),
-        "url.path": scope.get("path"),
-        "server.address": (server.attributes or {}).get("server.address"),
-        "user_agent.original": headers.get("user-agent"),
-        "client.address": request.client.host if request.client else None,
-        "user.id": _user(scope) or headers.get("x-user-id"),
-        "session.id": headers.get("x-session-id"),
-    }
-    attributes = {name: value for name, value in attributes.items() if value}
-    for name in ("user_agent.original", "client.address", "user.id", "session.id"):
-        if name in attributes and name not in (server.attributes or {}):
-            server.set_attribute(name, attributes[name])
-    if arguments := {**_query(request), **scope.get("path_params", {})}:
-        attributes["engram.request.arguments"] = as_json(arguments)
-    if body is not None and content_captured():
-        attributes["engram.request.body"] = as_json(_plain(body), _BODY_CHARACTERS)
-    get_logger("engram.fastapi").emit(
-        timestamp=time.time_ns(),
-        context=trace.set_span_in_context(server, context),
-        severity_number=SeverityNumber.INFO,
-        event_name=EVENT,
-        attributes=attributes,
+    emit(
+        "fastapi",
+        server,
+        {
+            "http.request.method": scope.get("method", ""),
+            "http.route": _route(server) or getattr(scope.get("route"), "path_format", None),
+            "url.path": scope.get("path"),
+            "server.address": (server.attributes or {}).get("server.address"),
+            "user_agent.original": headers.get("user-agent"),
+            "client.address": request.client.host if request.client else None,
+            "user.id": _user(scope) or headers.get("x-user-id"),
+            "session.id": headers.get("x-session-id"),
+        },
+        {**_query(request), **scope.get("path_params", {})},
+        None if body is None else _plain(body),
+        context,
     )
 
 
