@@ -51,7 +51,9 @@ def moments(step: int) -> Iterator[int]:
     yield WEEK + 7 * DAY
 
 
-def ran(home: Home, step: int, log: Any) -> tuple[list[dict[str, Any]], Counter[str], int]:
+def ran(
+    home: Home, step: int, only: str | None, log: Any
+) -> tuple[list[dict[str, Any]], Counter[str], int]:
     """Every run of a week; the alerts, CPU seconds by job, and how many runs there were."""
     settings = Alerts()
     outbox = Outbox(home.root / "learn" / "bench-alerts.json", settings, ())
@@ -62,7 +64,8 @@ def ran(home: Home, step: int, log: Any) -> tuple[list[dict[str, Any]], Counter[
     now, runs = 0, 0
     alerts: list[dict[str, Any]] = []
     cpu: Counter[str] = Counter()
-    runner = Runner(home, JOBS, clock=lambda: now)
+    jobs = [job for job in JOBS if only is None or job.name in only.split(",")]
+    runner = Runner(home, jobs, clock=lambda: now)
     try:
         for now in moments(step):
             runs += 1
@@ -111,6 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--step", type=int, default=1, help="hours between runs")
+    parser.add_argument("--jobs", help="only these, with commas")
     parser.add_argument("--home", type=Path, help="a folder, filled before or to be filled")
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--show", action="store_true", help="what each alert says")
@@ -123,7 +127,7 @@ def main() -> None:
         print(f"{spans:,} spans and {memories:,} memories besides of requests; "
               f"{time.process_time() - began:.0f} CPU-seconds", flush=True)  # fmt: skip
     try:
-        alerts, cpu, runs = ran(week.home, options.step, sys.stderr)
+        alerts, cpu, runs = ran(week.home, options.step, options.jobs, sys.stderr)
         for name, since, until in (("warm-up", 0, WEEK), ("the week", WEEK, WEEK + 8 * DAY)):
             told = [one for one in alerts if since <= one["now"] < until]
             print(f"\n{name}: {len(told)} alerts", dict(Counter(str(a.get("job")) for a in told)))

@@ -5,8 +5,8 @@ as it is), per service and for records from WARN on that are no exception: those
 job `errors` has them. Three statements, each at the moment when it became true:
 
 * **new**: three times or more, never in the week before, in a service that logged on a day before.
-* **spike**: ten times or more in an hour, and 6 standard deviations of a Poisson variable above its
-  usual hour (median of the hours of the week before, zeros counted, at least 1).
+* **spike**: ten times or more in an hour, and far more than in any hour of the week before
+  (see `unusual`).
 * **gone**: on three days or more of the week, and not for two days while its service logs on.
 
 A pattern keeps its id: what was said of earlier is mined together with what is new, so a pattern
@@ -16,7 +16,6 @@ that became more general is known by the id that it had, and the statement says 
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from engram.learning.jobs.insight import Insight
+from engram.learning.jobs.unusual import LEAST, spike
 from engram.learning.jobs.window import Window
 from engram.learning.patterns import mine, pattern_id
 
@@ -39,8 +39,6 @@ WARN: Final = 13
 """Severity number."""
 
 NEW: Final = 3
-SPIKE: Final = 10
-SPIKE_SIGMAS: Final = 6.0
 YOUNG_HOURS: Final = 24
 """Hours that must be known before an hour can be unusual."""
 GONE_DAYS: Final = 3
@@ -174,14 +172,17 @@ def _spikes(pattern: Pattern, window: Window, born: int) -> Iterator[Insight]:
     for hour, n in sorted(pattern.hours.items()):
         end = (hour + 1) * HOUR
         # Of an hour that is not over nobody knows how many there will be: it is told when it is.
-        if n < SPIKE or not window.since <= end < window.until:
+        if n < LEAST or not window.since <= end < window.until:
             continue
         begin = max(hour - 7 * 24, born // HOUR)
         if hour - begin < YOUNG_HOURS:
             continue
-        usual = max(1.0, float(median(pattern.hours.get(one, 0) for one in range(begin, hour))))
-        if n >= usual + SPIKE_SIGMAS * math.sqrt(usual):
-            yield _said(pattern, "spike", end, 0.75, str(hour), n=n, usual_an_hour=usual)
+        week = [pattern.hours.get(one, 0) for one in range(begin, hour)]
+        if n >= spike(week):
+            yield _said(
+                pattern, "spike", end, 0.75, str(hour), n=n, usual_an_hour=float(median(week)),
+                most_an_hour=max(week),
+            )  # fmt: skip
 
 
 def _said(
