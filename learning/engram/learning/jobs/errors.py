@@ -46,6 +46,9 @@ LASTS: Final = 3
 """Occurrences within a day of the first that make it news in any case."""
 BEFORE: Final = 3
 """Occurrences that a pattern must have had to come back."""
+GONE: Final = 0.01
+"""Chance that a silence is none, to say that an error has gone: said in a low voice, and wrong in
+one of a hundred it is put right by the next occurrence."""
 REGULAR: Final = 10
 REGULAR_DAYS: Final = 2
 
@@ -204,7 +207,7 @@ def _gone(pattern: Pattern, window: Window, answering: int) -> Iterator[Insight]
     days = {when // DAY for when in pattern.times}
     if len(pattern.times) < REGULAR or len(days) < REGULAR_DAYS:
         return
-    moment = last + int(min([*silences(pattern.times)][-1], 2**62))
+    moment = last + int(min([*silences(pattern.times, GONE)][-1], 2**62))
     if window.since <= moment < window.until and answering >= moment:
         yield _said(
             pattern, "gone", moment, "Error has gone", 0.6, pattern.ids[-3:],

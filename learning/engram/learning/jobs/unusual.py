@@ -11,7 +11,7 @@ around what is usual, by which every busy morning is a spike and every weekend a
 * **A silence** is longer than chance allows and twice as long as any before. Of m gaps that add up
   to S, another one of the same exponential distribution is x or longer with probability
   (S / (S + x))^m (gap over total is beta distributed); `CHANCE` is what that may be. Occurrences of
-  one clock hour are one: they are seldom independent.
+  one quarter of a day are one: they are clusters, or a morning's load.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ SIGMAS: Final = 6.0
 TIMES: Final = 2.0
 """Of the highest count, and of the longest gap."""
 
+_ONE: Final = 6 * HOUR
+
 SHORTEST: Final = 24 * HOUR
 """No silence is shorter: nights are no end."""
-CHANCE: Final = 0.001
+CHANCE: Final = 0.0001
 """That a gap is no end but a usual one. Fifty services have hundreds of errors that come once in
-days, with one such gap each in a week: one of them in two weeks, were it not for `TIMES`."""
+days, with a thousand gaps in a week: one of them is taken for a silence in ten weeks."""
 
 
 def spike(before: Iterable[int]) -> int:
@@ -41,20 +43,20 @@ def spike(before: Iterable[int]) -> int:
     return max(LEAST, math.ceil(max(TIMES * high, high + SIGMAS * math.sqrt(high))))
 
 
-def silences(times: Sequence[int]) -> Iterator[float]:
+def silences(times: Sequence[int], chance: float = CHANCE) -> Iterator[float]:
     """After each of some times, in order, how long nothing has to come to be a silence (ns)."""
     first = last = None
     gaps, longest = 0, 0
     for time in times:
         if first is None or last is None:
             first = last = time
-        elif time // HOUR > last // HOUR:
+        elif time // _ONE > last // _ONE:
             gaps, longest, last = gaps + 1, max(longest, time - last), time
         if gaps < 2:
             yield math.inf  # twice says nothing about what is usual
         else:
-            chance = (last - first) * (CHANCE ** (-1 / gaps) - 1)
-            yield max(float(SHORTEST), TIMES * longest, chance)
+            rare = (last - first) * (chance ** (-1 / gaps) - 1)
+            yield max(float(SHORTEST), TIMES * longest, rare)
 
 
 __all__ = ["CHANCE", "LEAST", "SHORTEST", "silences", "spike"]
