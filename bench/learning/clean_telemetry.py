@@ -143,8 +143,8 @@ class Week:
                 )
             )  # fmt: skip
         made = pl.concat(parts).sort("start")
-        version = np.searchsorted(np.array(service.versions),
-                                  made["start"].to_numpy() // HOUR - self.begin, "right")  # fmt: skip
+        since = made["start"].to_numpy() // HOUR - self.begin
+        version = np.searchsorted(np.array(service.versions), since, "right")
         ids = rng.integers(0, 2**62, made.height)
         return made.with_columns(
             pl.lit(service.name).alias("service"), pl.Series("version", version),
@@ -184,7 +184,8 @@ class Week:
         says = ("retrying request {a} after {b} ms", "slow answer of peer {a}: {b} ms",
                 "cache of {a} entries is full, {b} dropped", "clock is {b} ms off",
                 "certificate of peer {a} ends in {b} days", "pool has {a} of {b} connections",
-                "token of session {a} was refreshed {b} times", "lock {a} was held for {b} ms")  # fmt: skip
+                "token of session {a} was refreshed {b} times",
+                "lock {a} was held for {b} ms")  # fmt: skip
         for words in rng.permutation(says)[: rng.integers(2, 7)]:
             if rng.random() < 0.4:
                 moments = self._now_and_then(rng.uniform(0.3, 5))
@@ -325,7 +326,8 @@ class Week:
     ) -> dict[str, Any]:  # fmt: skip
         self._row += 1
         return {
-            "id": f"{self._row * 0x9E3779B97F4A7C15 % 2**64:016x}" * 2, "type": type_, "time_unix_nano": when,
+            "id": f"{self._row * 0x9E3779B97F4A7C15 % 2**64:016x}" * 2, "type": type_,
+            "time_unix_nano": when,
             "title": title or f"{type_} {subject}", "tags": list(tags), "service_name": service,
             "subject": subject, "fingerprint": fingerprint, "outcome": outcome,
             "duration_ns": duration_ns, "trace_id": trace_id, "span_id": span_id,
@@ -380,7 +382,8 @@ class Week:
                     printf('%016x%016x', id, id) AS id,
                     'request_outcome' AS type, start AS time_unix_nano,
                     'GET /operation/' || operation || ' ' || CASE WHEN failed THEN 500 ELSE 200 END
-                        AS title, '' AS content, CASE WHEN failed THEN 'error' ELSE 'ok' END AS outcome,
+                        AS title, '' AS content,
+                    CASE WHEN failed THEN 'error' ELSE 'ok' END AS outcome,
                     (ms * 1e6)::BIGINT AS duration_ns, 0.3 AS importance, [] AS tags,
                     '{{}}' AS attributes, 'span' AS source
                 FROM part WHERE kind = 2 ORDER BY start

@@ -1,10 +1,11 @@
 """What do all jobs say of a week of 50 services in which nothing is wrong?
 
-    python bench/learning/clean_week.py [--seed 1] [--step 1] [--home DIR] [--keep] [--show]
+    python bench/learning/clean_week.py [--seed 1] [--step 1] [--five]
 
 Fills a lake with three weeks of `clean_telemetry.py`. Two are warm-up, in which jobs learn what is
-usual (each error is new once); in the third they run every `--step` hours, and every five minutes
-on its Wednesday. Alerts are chosen by the product's own rules and state. Goal: 2 a week at most.
+usual (each error is new once); in the third they run every `--step` hours, with `--five` every five
+minutes on its Wednesday. Alerts are chosen by the product's own rules and state.
+Goal: 2 a week at most.
 """
 
 from __future__ import annotations
@@ -41,18 +42,18 @@ BEGIN: Final = MONDAY * HOUR
 WEEK: Final = BEGIN + WARM * DAY
 
 
-def moments(step: int) -> Iterator[int]:
-    """When jobs run: after a week four times a day, then as they would."""
+def moments(step: int, *, five: bool) -> Iterator[int]:
+    """When jobs run: after a week four times a day, then every few hours, a day as they would."""
     yield from range(BEGIN + 7 * DAY, WEEK, 6 * HOUR)
     for at in range(WEEK, WEEK + 7 * DAY, step * HOUR):
         yield at
-        if WEEK + 2 * DAY <= at < WEEK + 3 * DAY:
+        if five and WEEK + 2 * DAY <= at < WEEK + 3 * DAY:
             yield from range(at + 5 * MINUTE, at + step * HOUR, 5 * MINUTE)
     yield WEEK + 7 * DAY
 
 
 def ran(
-    home: Home, step: int, only: str | None, log: Any
+    home: Home, step: int, only: str | None, log: Any, *, five: bool
 ) -> tuple[list[dict[str, Any]], Counter[str], int]:
     """Every run of a week; the alerts, CPU seconds by job, and how many runs there were."""
     settings = Alerts()
@@ -67,7 +68,7 @@ def ran(
     jobs = [job for job in JOBS if only is None or job.name in only.split(",")]
     runner = Runner(home, jobs, clock=lambda: now)
     try:
-        for now in moments(step):
+        for now in moments(step, five=five):
             runs += 1
             done = runner.step()
             for run in done:
@@ -114,6 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--step", type=int, default=1, help="hours between runs")
+    parser.add_argument("--five", action="store_true", help="a day every five minutes, too")
     parser.add_argument("--jobs", help="only these, with commas")
     parser.add_argument("--home", type=Path, help="a folder, filled before or to be filled")
     parser.add_argument("--keep", action="store_true")
@@ -127,7 +129,9 @@ def main() -> None:
         print(f"{spans:,} spans and {memories:,} memories besides of requests; "
               f"{time.process_time() - began:.0f} CPU-seconds", flush=True)  # fmt: skip
     try:
-        alerts, cpu, runs = ran(week.home, options.step, options.jobs, sys.stderr)
+        alerts, cpu, runs = ran(
+            week.home, options.step, options.jobs, sys.stderr, five=options.five
+        )
         for name, since, until in (("warm-up", 0, WEEK), ("the week", WEEK, WEEK + 8 * DAY)):
             told = [one for one in alerts if since <= one["now"] < until]
             print(f"\n{name}: {len(told)} alerts", dict(Counter(str(a.get("job")) for a in told)))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -48,6 +48,10 @@ has heavier tails than a normal distribution."""
 
 _EACH: Final = 0.25
 """Share of an even rise that each quarter must have at least."""
+
+
+_STOPS: Final = 0.5
+"""Uncertainty of a rise that goes on, as a share of it: leaks pause, and are mended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,7 @@ def _daily(hours: Series, limit: float) -> Crossing:
     level = float(np.median(rest[-3:]))
     comes = np.minimum(today + rise, level + shape + rise * steps / _DAY)
     comes = np.maximum(comes, np.median(today[-3:]) + rise * steps / _DAY * (shape.max() == 0))
-    return _reached(comes, limit, math.hypot(error, noise / 2))
+    return _reached(comes, limit, math.hypot(error, noise / 2), hours)
 
 
 def _soon(hours: Series, limit: float) -> Crossing:
@@ -104,27 +108,34 @@ def _soon(hours: Series, limit: float) -> Crossing:
     shape = _shape(hours, but=1)
     rest = hours - np.tile(shape, len(hours) // _DAY + 1)[-len(hours) :]
     each = _SOON // 4
-    quarters = np.median(
-        np.lib.stride_tricks.sliding_window_view(rest, _SOON).reshape(-1, 4, each), axis=2
-    )
-    rises = (quarters[:, 3] + quarters[:, 2] - quarters[:, 1] - quarters[:, 0]) / 2
-    past, rise = rises[:-_SOON], float(rises[-1])
+    quarters = np.median(rest[-_SOON:].reshape(4, each), axis=1)
+    rise = _halves(quarters)
+    slope = rise / (2 * each)
+    if rise <= 1e-9 or not (np.diff(quarters) >= _EACH * slope * each).all():
+        return _NEVER
+    windows = np.lib.stride_tricks.sliding_window_view(rest[:-_SOON], _SOON)
+    past = _halves(np.median(windows.reshape(-1, 4, each), axis=2).T)
     usual = float(np.median(past))
     noise = 1.4826 * float(np.median(np.abs(past - usual)))
-    slope = rise / (2 * each)
-    even = np.diff(quarters[-1]) >= _EACH * slope * each
-    if rise - usual <= _SOON_RISE * noise or rise <= 1e-9 or not even.all():
+    if rise - usual <= _SOON_RISE * noise:
         return _NEVER
     steps = np.arange(1, _DAY + 1)
     # The median of three hours is that of the one in the middle, an hour ago.
     comes = float(np.median(rest[-3:])) + slope * (steps + 1) + shape
-    return _reached(comes, limit, noise)
+    return _reached(comes, limit, noise, hours)
 
 
-def _reached(comes: Series, limit: float, noise: float) -> Crossing:
+def _halves(quarters: Series) -> Any:
+    """By how much the second half is above the first."""
+    return (quarters[3] + quarters[2] - quarters[1] - quarters[0]) / 2
+
+
+def _reached(comes: Series, limit: float, noise: float, hours: Series) -> Crossing:
+    """What is foreseen is uncertain by its noise, and by half of what is still to come."""
     reached = np.flatnonzero(comes >= limit)
-    margin = float(comes.max()) - limit
-    probability = 0.5 * (1 + math.erf(margin / (noise or 1e-9) / math.sqrt(2)))
+    highest = float(comes.max())
+    spread = math.hypot(noise, _STOPS * (highest - float(np.median(hours[-3:])))) or 1e-9
+    probability = 0.5 * (1 + math.erf((highest - limit) / spread / math.sqrt(2)))
     if not len(reached):
         return Crossing(min(probability, 0.49), None)
     return Crossing(max(probability, 0.5), float((reached[0] + 1) * _HOUR))
