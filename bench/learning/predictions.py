@@ -121,7 +121,8 @@ def _series(seed: int, times: float) -> None:
     print(
         f"  of 100 series-days {100 * sum(false) / sum(days):.2f} false and "
         f"{100 * early / sum(days):.2f} too early; lead, median {np.median(seen):.1f} h, "
-        f"of all leaks {np.median(leads):.1f} h, 12 h or more of {np.mean(np.array(leads) >= 12):.0%}"
+        f"of all leaks {np.median(leads):.1f} h, 12 h or more of "
+        f"{np.mean(np.array(leads) >= 12):.0%}"
     )
     rate = float(np.mean([hit for _, _, hit in said]))
     print(f"  {len(said)} predictions, {rate:.1%} hits")
