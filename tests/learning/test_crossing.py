@@ -33,6 +33,39 @@ def test_a_leak_is_foreseen_half_a_day_before() -> None:
     assert crossing(values[: over + 24], STEP_S, 110).after_s == 0
 
 
+def test_what_fills_up_within_a_day_is_foreseen() -> None:
+    """In 30 hours, by its own last hours: the day before it knows nothing of it."""
+    for seed in range(3):
+        values = busy(8, seed)
+        full = 30 * 12
+        values[-full:] += np.arange(full) / full * 200
+        over = next(
+            at for at in range(0, len(values), 12) if np.median(values[at : at + 12]) >= 200
+        )
+        said = crossing(values[: over - 9 * 12], STEP_S, 200)
+        assert said.probability >= 0.5
+        assert said.after_s is not None
+        assert abs(said.after_s - 9 * 3600) <= 4 * 3600
+
+
+def test_a_step_is_no_fast_rise() -> None:
+    """However large it is, at whatever hour one looks at it."""
+    for seed in range(3):
+        values = busy(8, seed)
+        values[7 * DAY :] += 60
+        for hours in range(1, 24):
+            assert crossing(values[: 7 * DAY + hours * 12], STEP_S, 200).probability < 0.5
+
+
+def test_nearer_is_more_probable() -> None:
+    """Of a leak that goes on, the closer the limit the surer."""
+    values = busy(8)
+    values[5 * DAY :] += np.arange(3 * DAY) / DAY * 20
+    said = [crossing(values, STEP_S, limit).probability for limit in (124, 130, 136, 142)]
+    assert said == sorted(said, reverse=True)
+    assert said[0] - said[2] > 0.1
+
+
 def test_what_is_no_leak_is_not_foreseen() -> None:
     """A day's rise, a step, noise, a limit far away, a fall."""
     for seed in range(3):

@@ -61,13 +61,14 @@ def test_new_is_said_once_and_in_its_window() -> None:
 
 
 def test_back_needs_a_silence_that_is_long_for_it() -> None:
-    """A day, and ten of its usual gaps."""
-    hourly = [n * HOUR for n in range(6)]
-    assert states([*hourly, 5 * HOUR + 2 * DAY]) == ["new", "back"]
-    assert states([*hourly, 5 * HOUR + DAY // 2]) == ["new"]
+    """A day, twice its longest gap, and longer than chance makes one of its gaps."""
+    hourly = [n * HOUR for n in range(7 * 24)]
+    assert states([*hourly, hourly[-1] + 3 * DAY]) == ["new", "back"]
+    assert states([*hourly, hourly[-1] + 2 * DAY]) == ["new"]
+    assert states([*hourly[:6], 4 * DAY]) == ["new"]  # one morning says nothing of days
     daily = [n * DAY for n in range(6)]
-    assert states([*daily, 5 * DAY + 9 * DAY]) == ["new"]
-    assert states([*daily, 5 * DAY + 11 * DAY]) == ["new", "back"]
+    assert states([*daily, 5 * DAY + 26 * DAY]) == ["new"]
+    assert states([*daily, 5 * DAY + 27 * DAY]) == ["new", "back"]
     assert states([0, 3 * DAY]) == ["new"]  # twice says nothing about what is usual
 
 

@@ -122,3 +122,18 @@ def test_from_a_lake(collecting: Collecting) -> None:
     collecting.send(log("pool of 77 connections exhausted", T0 + 43 * HOUR))
     [again] = Runner(collecting.home, [JOB], clock=lambda: now).step(since=0)
     assert again.insights == 0  # new is said once
+
+
+def test_what_comes_once_in_weeks_is_not_new_each_time(collecting: Collecting) -> None:
+    """A week without it says too little; three weeks before it was there, and one was not."""
+    now = T0 + 30 * DAY
+    hourly = [log("started job 7", T0 + n * 6 * HOUR, 9) for n in range(4 * 30)]
+    rare = [log(f"certificate ends in {n} days", T0 + 9 * DAY + n) for n in range(4)]
+    again = [log(f"certificate ends in {n} days", now - 5 * HOUR + n) for n in range(4)]
+    new = [log(f"pool of {n} connections exhausted", now - 4 * HOUR + n) for n in range(4)]
+    collecting.send(*hourly, *rare, *again, *new)
+    [run] = Runner(collecting.home, [JOB], clock=lambda: now).step(since=now - HOUR)
+    assert run.error == ""
+    collecting.commit()
+    rows = collecting.rows("SELECT title FROM lake.ai_insight")
+    assert rows == [("New warning in shop: pool of <*> connections exhausted",)]

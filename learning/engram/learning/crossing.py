@@ -4,13 +4,18 @@ A leak is a trend that lasts. So the last day is compared with the day before, h
 takes the daily shape out; the rise must be more than its noise, and it must still go on in the last
 half day, which a step does not. What comes is today's shape, lifted as much as today was over
 yesterday. Without two days the trend is that of the last day alone.
+
+What fills up within a day cannot wait for a day to pass. Where at least five days are known, the
+last 16 hours, without their daily shape, are looked at too, in quarters: the second half must be
+above the first by five times what such halves usually differ by in this series (so noise of any
+memory is its own measure), and every quarter above the one before, which a step is not.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -29,6 +34,24 @@ _RAREST: Final = 6
 
 _ALIKE: Final = 6
 """Hours whose deviations count as one: they are autocorrelated."""
+
+
+_SOON: Final = 16
+"""Hours of a fast rise: 12 see it earlier and cry wolf more, 24 are what a day is for."""
+
+_SOON_DAYS: Final = 5
+"""Days that must be known to know what is usual in so few hours."""
+
+_SOON_RISE: Final = 5.0
+"""The difference of their halves, in usual ones: there is one question each hour, and their noise
+has heavier tails than a normal distribution."""
+
+_EACH: Final = 0.25
+"""Share of an even rise that each quarter must have at least."""
+
+
+_STOPS: Final = 0.5
+"""Uncertainty of a rise that goes on, as a share of it: leaks pause, and are mended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +74,13 @@ def crossing(values: Series, step_s: float, limit: float) -> Crossing:
     hours, limit = hours / scale, limit / scale
     if np.median(hours[-3:]) >= limit:
         return Crossing(1.0, 0.0)
+    slow = _daily(hours, limit)
+    fast = _soon(hours, limit)
+    return max(slow, fast, key=lambda one: one.probability)
+
+
+def _daily(hours: Series, limit: float) -> Crossing:
+    """By the last day and the one before it."""
     today, before = hours[-_DAY:], hours[-2 * _DAY : -_DAY]
     lift = today - before
     rise = float(np.median(lift))
@@ -68,18 +98,52 @@ def crossing(values: Series, step_s: float, limit: float) -> Crossing:
     level = float(np.median(rest[-3:]))
     comes = np.minimum(today + rise, level + shape + rise * steps / _DAY)
     comes = np.maximum(comes, np.median(today[-3:]) + rise * steps / _DAY * (shape.max() == 0))
+    return _reached(comes, limit, math.hypot(error, noise / 2), hours)
+
+
+def _soon(hours: Series, limit: float) -> Crossing:
+    """By the last hours, against all such hours before."""
+    if len(hours) < _SOON_DAYS * _DAY:
+        return _NEVER
+    shape = _shape(hours, but=1)
+    rest = hours - np.tile(shape, len(hours) // _DAY + 1)[-len(hours) :]
+    each = _SOON // 4
+    quarters = np.median(rest[-_SOON:].reshape(4, each), axis=1)
+    rise = _halves(quarters)
+    slope = rise / (2 * each)
+    if rise <= 1e-9 or not (np.diff(quarters) >= _EACH * slope * each).all():
+        return _NEVER
+    windows = np.lib.stride_tricks.sliding_window_view(rest[:-_SOON], _SOON)
+    past = _halves(np.median(windows.reshape(-1, 4, each), axis=2).T)
+    usual = float(np.median(past))
+    noise = 1.4826 * float(np.median(np.abs(past - usual)))
+    if rise - usual <= _SOON_RISE * noise:
+        return _NEVER
+    steps = np.arange(1, _DAY + 1)
+    # The median of three hours is that of the one in the middle, an hour ago.
+    comes = float(np.median(rest[-3:])) + slope * (steps + 1) + shape
+    return _reached(comes, limit, noise, hours)
+
+
+def _halves(quarters: Series) -> Any:
+    """By how much the second half is above the first."""
+    return (quarters[3] + quarters[2] - quarters[1] - quarters[0]) / 2
+
+
+def _reached(comes: Series, limit: float, noise: float, hours: Series) -> Crossing:
+    """What is foreseen is uncertain by its noise, and by half of what is still to come."""
     reached = np.flatnonzero(comes >= limit)
-    margin = float(comes.max()) - limit
-    spread = math.hypot(error, noise / 2) or 1e-9
-    probability = 0.5 * (1 + math.erf(margin / spread / math.sqrt(2)))
+    highest = float(comes.max())
+    spread = math.hypot(noise, _STOPS * (highest - float(np.median(hours[-3:])))) or 1e-9
+    probability = 0.5 * (1 + math.erf((highest - limit) / spread / math.sqrt(2)))
     if not len(reached):
         return Crossing(min(probability, 0.49), None)
-    return Crossing(max(probability, 0.5), float(steps[reached[0]] * _HOUR))
+    return Crossing(max(probability, 0.5), float((reached[0] + 1) * _HOUR))
 
 
-def _shape(hours: Series) -> Series:
-    """The day's shape of the days before the last two, around 0; flat when there are too few."""
-    past = hours[: -2 * _DAY] if len(hours) >= 5 * _DAY else hours[:0]
+def _shape(hours: Series, but: int = 2) -> Series:
+    """The day's shape of the days before the last ones, around 0; flat when there are too few."""
+    past = hours[: -but * _DAY] if len(hours) >= 5 * _DAY else hours[:0]
     days = len(past) // _DAY
     if days < 3:
         return np.zeros(_DAY)

@@ -5,29 +5,29 @@ message says besides (a name, an article) makes no other error of it. Without su
 fingerprint: type and masked message. Four statements are made of a pattern, each at the moment when
 it became true:
 
-* **new**: its first occurrence, ever.
-* **back**: it occurs after a silence of a day and of ten times its usual gap (the median), having
-  occurred three times before.
-* **spike**: ten times or more in an hour, and 6 standard deviations of a Poisson variable above its
-  usual hour (median of the hours of the week before, zeros counted, at least 1).
-* **gone**: it occurred ten times on two days or more, and now not for a day and ten times its usual
-  gap, while its service goes on answering requests. That is silence, not proof: the code that
-  failed may not have run.
+* **new**: its first occurrence, ever. Large systems have errors that come once and never again,
+  some of them each day: where more than `RARE` others were new in the week before, the first
+  occurrence is said in a low voice, and aloud (**lasting**) is said the third within a day.
+* **back**: it occurs after a silence (see `unusual`), having occurred three times before.
+* **spike**: ten times or more in an hour, and far more than in any hour of the week before
+  (see `unusual`).
+* **gone**: it occurred ten times on two days or more, and now there is a silence, while its service
+  goes on answering requests. That is no proof: the code that failed may not have run.
 """
 
 from __future__ import annotations
 
 import json
-import math
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from engram.learning.jobs.insight import Insight
 from engram.learning.jobs.resembling import METHOD, Said, more
+from engram.learning.jobs.unusual import LEAST, silences, spike
 from engram.learning.jobs.window import Window
 
 if TYPE_CHECKING:
@@ -37,14 +37,18 @@ if TYPE_CHECKING:
 
 HOUR: Final = 3600 * 10**9
 DAY: Final = 24 * HOUR
+WEEK: Final = 7 * DAY
 
-SILENCE: Final = DAY
-GAPS: Final = 10
-"""A silence is this many of the usual gaps, and `SILENCE` at least."""
+RARE: Final = 2
+"""Errors that may have been new in a week for the next one to be news by itself: as many as anybody
+should be told of in a week in which nothing is wrong."""
+LASTS: Final = 3
+"""Occurrences within a day of the first that make it news in any case."""
 BEFORE: Final = 3
 """Occurrences that a pattern must have had to come back."""
-SPIKE: Final = 10
-SPIKE_SIGMAS: Final = 6.0
+GONE: Final = 0.01
+"""Chance that a silence is none, to say that an error has gone: said in a low voice, and wrong in
+one of a hundred it is put right by the next occurrence."""
 REGULAR: Final = 10
 REGULAR_DAYS: Final = 2
 
@@ -73,13 +77,8 @@ class Pattern:
     ids: tuple[str, ...]
     first: int
     """Its first occurrence ever."""
-
-    @property
-    def gap(self) -> float:
-        """Median time between occurrences; infinite when there are fewer than two."""
-        if len(self.times) < 2:
-            return math.inf
-        return median(b - a for a, b in pairwise(self.times))
+    others: int = 0
+    """Patterns that were new in the week before its first occurrence, in all services."""
 
 
 class Errors:
@@ -129,13 +128,14 @@ def patterns(rows: pl.DataFrame, ages: pl.DataFrame) -> Iterator[Pattern]:
     """The patterns of some occurrences, each in the order of time."""
     age = {(row["service"], row["pattern"]): row for row in ages.iter_rows(named=True)}
     ordered = rows.sort("time_unix_nano", "id")
+    firsts = sorted(ages["first"].to_list())
     for key, some in ordered.group_by("service", "pattern", maintain_order=True):
         service, name = str(key[0]), str(key[1])
-        known = age[service, name]
+        first = int(age[service, name]["first"])
         yield Pattern(
             service, name, str(some["title"][0] or ""), str(some["type"][0] or "error"),
             tuple(some["time_unix_nano"].to_list()), tuple(some["id"].to_list()),
-            int(known["first"]),
+            first, bisect_left(firsts, first) - bisect_left(firsts, first - WEEK),
         )  # fmt: skip
 
 
@@ -144,25 +144,35 @@ def changes(pattern: Pattern, window: Window, answering: int | None) -> Iterator
 
     `answering` is when its service last answered a request within the day before the window's end.
     """
-    if window.since <= pattern.first < window.until:
-        yield _said(pattern, "new", pattern.first, "New error", 0.8, pattern.ids[:1], n=1)
+    yield from _new(pattern, window)
     yield from _back(pattern, window)
     yield from _spikes(pattern, window)
     if answering is not None:
         yield from _gone(pattern, window, answering)
 
 
-def _silence(pattern_gap: float) -> float:
-    return max(float(SILENCE), GAPS * pattern_gap) if math.isfinite(pattern_gap) else math.inf
+def _new(pattern: Pattern, window: Window) -> Iterator[Insight]:
+    aloud = pattern.others <= RARE
+    if window.since <= pattern.first < window.until:
+        importance = 0.8 if aloud else 0.6
+        facts: dict[str, Any] = {} if aloud else {"new_in_the_week_before": pattern.others}
+        yield _said(
+            pattern, "new", pattern.first, "New error", importance, pattern.ids[:1], n=1, **facts
+        )
+    if aloud or len(pattern.times) < LASTS or pattern.times[0] != pattern.first:
+        return
+    moment = pattern.times[LASTS - 1]
+    if moment - pattern.first < DAY and window.since <= moment < window.until:
+        yield _said(
+            pattern, "lasting", moment, f"New error, {LASTS} times by now", 0.8,
+            pattern.ids[:LASTS], where=str(pattern.first), n=LASTS,
+        )  # fmt: skip
 
 
 def _back(pattern: Pattern, window: Window) -> Iterator[Insight]:
-    for at in range(BEFORE, len(pattern.times)):
+    for at, silence in enumerate(silences(pattern.times[:-1]), 1):
         before, now = pattern.times[at - 1], pattern.times[at]
-        if now - before < SILENCE or not window.since <= now < window.until:
-            continue
-        usual = median(b - a for a, b in pairwise(pattern.times[:at]))
-        if now - before >= _silence(usual):
+        if at >= BEFORE and now - before >= silence and window.since <= now < window.until:
             yield _said(
                 pattern, "back", now, "Error is back", 0.85, pattern.ids[at - 1 : at + 1],
                 n=at + 1, silent_hours=round((now - before) / HOUR, 1),
@@ -174,22 +184,21 @@ def _spikes(pattern: Pattern, window: Window) -> Iterator[Insight]:
     for at, when in enumerate(pattern.times):
         hours.setdefault(when // HOUR, []).append(at)
     for hour, places in sorted(hours.items()):
-        if len(places) < SPIKE or not window.since <= pattern.times[places[-1]] < window.until:
+        if len(places) < LEAST or not window.since <= pattern.times[places[-1]] < window.until:
             continue
         begin = max(hour - 7 * 24, pattern.first // HOUR)
         week = [len(hours.get(one, ())) for one in range(begin, hour)]
         if len(week) < 24:
             continue  # too young to know what is usual
-        usual = max(1.0, float(median(week)))
-        if len(places) < usual + SPIKE_SIGMAS * math.sqrt(usual):
+        enough = spike(week)
+        if len(places) < enough:
             continue
         # The moment at which it was too many: the same however many follow.
-        enough = max(SPIKE, math.ceil(usual + SPIKE_SIGMAS * math.sqrt(usual)))
         moment = pattern.times[places[enough - 1]]
         yield _said(
             pattern, "spike", moment, "Error spikes", 0.85,
             tuple(pattern.ids[at] for at in places[:enough]),
-            n=enough, usual_an_hour=usual, where=str(hour),
+            n=enough, usual_an_hour=float(median(week)), most_an_hour=max(week), where=str(hour),
         )  # fmt: skip
 
 
@@ -198,7 +207,7 @@ def _gone(pattern: Pattern, window: Window, answering: int) -> Iterator[Insight]
     days = {when // DAY for when in pattern.times}
     if len(pattern.times) < REGULAR or len(days) < REGULAR_DAYS:
         return
-    moment = last + int(min(_silence(pattern.gap), 2**62))
+    moment = last + int(min([*silences(pattern.times, GONE)][-1], 2**62))
     if window.since <= moment < window.until and answering >= moment:
         yield _said(
             pattern, "gone", moment, "Error has gone", 0.6, pattern.ids[-3:],
@@ -229,7 +238,7 @@ def _said(
         time_unix_nano=moment,
         service=service,
         importance=importance,
-        tags=(f"state:{state}",),
+        tags=("state:new", "state:lasting") if state == "lasting" else (f"state:{state}",),
         evidence=evidence,
         facts={
             "state": state, "pattern": pattern.name, "error_type": pattern.type, **facts,
@@ -239,7 +248,7 @@ def _said(
 
 def _with(insight: Insight, said: Said | None) -> Insight:
     """Of what is new, the version and what it is perhaps."""
-    if said is None or insight.facts["state"] != "new":
+    if said is None or insight.facts["state"] not in ("new", "lasting"):
         return insight
     lines, facts = [insight.content], dict(insight.facts)
     if said.version:

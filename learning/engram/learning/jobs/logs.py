@@ -4,9 +4,10 @@ Messages become patterns (`engram.learning.patterns`; a template that the logger
 as it is), per service and for records from WARN on that are no exception: those are errors, and the
 job `errors` has them. Three statements, each at the moment when it became true:
 
-* **new**: three times or more, never in the week before, in a service that logged on a day before.
-* **spike**: ten times or more in an hour, and 6 standard deviations of a Poisson variable above its
-  usual hour (median of the hours of the week before, zeros counted, at least 1).
+* **new**: three times or more, never in the 30 days before, in a service that logged on a day
+  before. Of most of them a week says enough; only where it says that something is new is more read.
+* **spike**: ten times or more in an hour, and far more than in any hour of the week before
+  (see `unusual`).
 * **gone**: on three days or more of the week, and not for two days while its service logs on.
 
 A pattern keeps its id: what was said of earlier is mined together with what is new, so a pattern
@@ -16,7 +17,6 @@ that became more general is known by the id that it had, and the statement says 
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,10 +25,13 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from engram.learning.jobs.insight import Insight
+from engram.learning.jobs.unusual import LEAST, spike
 from engram.learning.jobs.window import Window
 from engram.learning.patterns import mine, pattern_id
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from engram.learning.jobs.runner import Read
 
 HOUR: Final = 3600 * 10**9
@@ -39,8 +42,6 @@ WARN: Final = 13
 """Severity number."""
 
 NEW: Final = 3
-SPIKE: Final = 10
-SPIKE_SIGMAS: Final = 6.0
 YOUNG_HOURS: Final = 24
 """Hours that must be known before an hour can be unusual."""
 GONE_DAYS: Final = 3
@@ -86,20 +87,7 @@ class Logs:
         """See the module."""
         window = Window(max(0, window.since - _LATE), window.until)
         since = max(0, window.since - WEEK) // HOUR * HOUR
-        rows = read(
-            f"""
-            SELECT coalesce(service_name, '') AS service, {_TEMPLATE} AS template,
-                CASE WHEN {_TEMPLATE} IS NULL THEN body END AS body,
-                time_unix_nano // {HOUR} AS hour, count(*) AS n,
-                min(time_unix_nano) AS first, max(time_unix_nano) AS last, min(body) AS example
-            FROM lake.logs
-            WHERE severity_number >= {WARN} AND exception_type IS NULL AND event_name IS NULL
-                AND body IS NOT NULL AND scope_name IS DISTINCT FROM 'engram.learning'
-                AND time_unix_nano >= ? AND time_unix_nano < ?
-            GROUP BY ALL ORDER BY count(*) DESC, service, template, body, hour LIMIT {_MOST}
-            """,
-            [since, window.until],
-        )
+        rows = _messages(read, since, window.until)
         if rows.is_empty():
             return
         ages = read(
@@ -112,12 +100,42 @@ class Logs:
         )
         alive = {row["service"]: (row["first"], row["last"]) for row in ages.iter_rows(named=True)}
         known, new = _known(read, window.until)
+        candidates = set()
         for pattern in patterns(rows.iter_rows(named=True), known):
             first, last = alive.get(pattern.service, (window.until, 0))
             for insight in changes(pattern, window, first, last):
-                # It is new once, however many follow.
-                if insight.facts["state"] != "new" or (pattern.service, pattern.id) not in new:
+                if insight.facts["state"] != "new":
                     yield insight
+                elif (pattern.service, pattern.id) not in new:  # it is new once
+                    candidates.add(pattern.service)
+        if not candidates:
+            return
+        before = max(0, window.since - _KNOWN_DAYS * DAY)
+        some = _messages(read, before, window.until, sorted(candidates))
+        for pattern in patterns(some.iter_rows(named=True), known):
+            if (pattern.service, pattern.id) not in new:
+                for insight in changes(pattern, window, *alive[pattern.service]):
+                    if insight.facts["state"] == "new":
+                        yield insight
+
+
+def _messages(read: Read, since: int, until: int, services: Sequence[str] = ()) -> pl.DataFrame:
+    """Warnings by service, template or body, and hour; of all services, or of some."""
+    some = f"AND coalesce(service_name, '') IN ({', '.join('?' * len(services))})"
+    return read(
+        f"""
+        SELECT coalesce(service_name, '') AS service, {_TEMPLATE} AS template,
+            CASE WHEN {_TEMPLATE} IS NULL THEN body END AS body,
+            time_unix_nano // {HOUR} AS hour, count(*) AS n,
+            min(time_unix_nano) AS first, max(time_unix_nano) AS last, min(body) AS example
+        FROM lake.logs
+        WHERE severity_number >= {WARN} AND exception_type IS NULL AND event_name IS NULL
+            AND body IS NOT NULL AND scope_name IS DISTINCT FROM 'engram.learning'
+            AND time_unix_nano >= ? AND time_unix_nano < ? {some if services else ""}
+        GROUP BY ALL ORDER BY count(*) DESC, service, template, body, hour LIMIT {_MOST}
+        """,
+        [since, until, *services],
+    )
 
 
 def patterns(
@@ -174,14 +192,17 @@ def _spikes(pattern: Pattern, window: Window, born: int) -> Iterator[Insight]:
     for hour, n in sorted(pattern.hours.items()):
         end = (hour + 1) * HOUR
         # Of an hour that is not over nobody knows how many there will be: it is told when it is.
-        if n < SPIKE or not window.since <= end < window.until:
+        if n < LEAST or not window.since <= end < window.until:
             continue
         begin = max(hour - 7 * 24, born // HOUR)
         if hour - begin < YOUNG_HOURS:
             continue
-        usual = max(1.0, float(median(pattern.hours.get(one, 0) for one in range(begin, hour))))
-        if n >= usual + SPIKE_SIGMAS * math.sqrt(usual):
-            yield _said(pattern, "spike", end, 0.75, str(hour), n=n, usual_an_hour=usual)
+        week = [pattern.hours.get(one, 0) for one in range(begin, hour)]
+        if n >= spike(week):
+            yield _said(
+                pattern, "spike", end, 0.75, str(hour), n=n, usual_an_hour=float(median(week)),
+                most_an_hour=max(week),
+            )  # fmt: skip
 
 
 def _said(

@@ -24,7 +24,7 @@ DAY_HOURS: Final = 24
 HISTORY: Final = 8 * DAY_HOURS
 """Hours that are looked at: a week, so that a usual Monday is no rise, and the day that rises."""
 
-LASTS: Final = 3
+LASTS: Final = 2
 """Hours in a row in which a crossing must be foreseen: what one hour brings, the next may take."""
 
 Kind = Literal["latency", "error_budget", "saturation", "queue", "tokens", "regression"]
