@@ -18,7 +18,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
-from engram.exporters import files
+from engram.exporters import files, own
 from engram.exporters.home import Home
 
 HOUR: Final = 3_600 * 10**9
@@ -51,7 +51,9 @@ BOUNDS: Final = {
 
 
 def bounds(setting: str) -> Bounds | None:
-    """Of a setting by its name; None: it is not to be changed."""
+    """Of a setting by its name; None: it is not to be changed, as the pace of who decides."""
+    if setting == PACE + own.SERVICE:
+        return None
     return BOUNDS.get(PACE if setting.startswith(PACE) else setting)
 
 
@@ -114,15 +116,12 @@ def path(home: Home) -> Path:
 
 
 def write(home: Home, chosen: Mapping[str, Chosen]) -> None:
-    """Put these in force; none: everything is as configured.
+    """Put these in force.
 
     Raises:
         OSError: it cannot be written.
     """
     at = path(home)
-    if not chosen:
-        at.unlink(missing_ok=True)
-        return
     body = json.dumps({name: asdict(one) for name, one in sorted(chosen.items())}).encode()
     try:
         if at.read_bytes() == body:
