@@ -580,10 +580,12 @@ def _learn(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> int:
     config = _config(options)
     home = _home(options, config)
+    from engram.collector.itself import records, serve_teller
     from engram.collector.registry import Api
     from engram.collector.roles.serve import run
 
-    return run(home, config.api or Api(), _supervised(options), config.log_level)
+    teller = serve_teller(home) if records(config) else None
+    return run(home, config.api or Api(), _supervised(options), config.log_level, teller=teller)
 
 
 # -- questions -------------------------------------------------------------------------------------

@@ -33,10 +33,12 @@ def run(
         NotFound: there is no such job.
     """
     from engram.collector.component import Kind
+    from engram.collector.itself import settings_of
+    from engram.learning.itself import OFF
     from engram.learning.limits import Limits
 
     limits = config.settings(Kind.EXTENSION, "predictions", Limits) if config else None
-    runner = Runner(home, configured(limits))
+    runner = Runner(home, configured(limits, settings_of(config) if config else OFF))
     runs = runner.step([name] if name else [], since=None if since is None else instant(since))
     return [{"job": one.job, **_told(one)} for one in runs]
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
+from engram.exporters import own
 from engram.exporters.errors import BadRequest, EngramError
 from engram.exporters.home import Home
 
@@ -158,6 +159,9 @@ def counts(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, int]]:
         name: int((connection.execute(f"SELECT count(*) FROM {name}").fetchone() or (0,))[0])
         for name in TABLES
     }
+    if "logs" in tables:  # what Engram tells of itself is nothing of the user's
+        asked = "SELECT count(*) FROM logs WHERE scope_name = ?"
+        tables["logs"] -= int((connection.execute(asked, [own.ITSELF]).fetchone() or (0,))[0])
     types = connection.execute(
         "SELECT type, count(*) FROM memories GROUP BY type ORDER BY count(*) DESC, type"
     ).fetchall()

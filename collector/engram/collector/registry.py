@@ -17,6 +17,7 @@ from engram.collector.component import Factory, Kind
 from engram.collector.exporters.settings import FileSender, OtlpGrpc, OtlpHttp
 from engram.collector.processors.settings import Attributes, Filter, Resource, Sampler, Transform
 from engram.learning.alerts.settings import Alerts
+from engram.learning.itself import Itself
 from engram.learning.limits import Limits
 
 Size = NewType("Size", int)
@@ -378,6 +379,7 @@ FACTORIES: Final = (
     Factory(Kind.EXTENSION, "api", Api, "the page and the REST API (engram serve)"),
     Factory(Kind.EXTENSION, "health_check", HealthCheck, "says by HTTP whether collect works"),
     Factory(Kind.EXTENSION, "predictions", Limits, "limits that learn foresees the crossing of"),
+    Factory(Kind.EXTENSION, "self_optimization", Itself, "what Engram learns about itself"),
     Factory(Kind.EXTENSION, "alerts", Alerts, "tells webhooks and commands what learn found"),
 )
 

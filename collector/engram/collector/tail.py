@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
 from engram.collector import output, query
 from engram.collector.types import checked
+from engram.exporters import own
 from engram.exporters.errors import NotFound
 from engram.exporters.home import Home
 
@@ -101,6 +102,8 @@ class Follower:
         if selection.types:
             where.append(f"type IN ({', '.join('?' * len(selection.types))})")
             self._bound += selection.types
+        if kind == "logs":
+            where.append(f"scope_name IS DISTINCT FROM '{own.ITSELF}'")
         self._where = " AND ".join(["true", *where])
         self._columns = f"{_TIME[kind]} AS time_ns, collector, sequence, {_COLUMNS[kind]}"
 

@@ -12,7 +12,8 @@
 | `yield` | an engine of SDK exporters leaves the home to a collector | `{"yielding": true}` |
 
 A connection may ask again. `append` is answered when the request is durable; a problem that may
-pass has `retry_after_s` in its answer; what it says of its trust counts when it is `trusted`. Who
+pass has `retry_after_s` in its answer; what it says of its trust counts when it is `trusted`, and
+it is counted nowhere when it is about `itself`. Who
 may connect is decided by the home's mode (0700), the socket's own (0600), and the peer's user where
 the system tells it.
 """
@@ -72,11 +73,13 @@ def answer(engine: Engine, request: dict[str, Any]) -> dict[str, Any]:
     return {"error": f"unknown command {command!r}; known: {', '.join(_COMMANDS)}"}
 
 
-def _append(engine: Engine, signal: str, body: bytes, *, trusted: bool) -> dict[str, Any]:
+def _append(
+    engine: Engine, signal: str, body: bytes, *, trusted: bool, itself: bool
+) -> dict[str, Any]:
     try:
-        admitted = engine.admit(Signal(signal), body, Encoding.IDENTITY, trusted=trusted).result(
-            _APPEND_S
-        )
+        admitted = engine.admit(
+            Signal(signal), body, Encoding.IDENTITY, trusted=trusted, itself=itself
+        ).result(_APPEND_S)
     except Overloaded as error:
         return {"error": str(error), "retry_after_s": error.retry_after_s}
     except (BadRequest, TooLarge, ValueError) as error:
@@ -157,7 +160,8 @@ class _Handler(socketserver.StreamRequestHandler):
             if len(body) < size:
                 return {"error": "the request is not complete", "close": True}
             trusted = request.get("trusted") is True
-            return _append(engine, str(request.get("signal")), body, trusted=trusted)
+            itself = request.get("itself") is True
+            return _append(engine, str(request.get("signal")), body, trusted=trusted, itself=itself)
         if request.get("command") == "yield" and self.server.give_up is not None:
             self.server.give_up()
             return {"yielding": True}

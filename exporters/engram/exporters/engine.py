@@ -27,12 +27,14 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from engram.exporters import files
+from engram.exporters import files, own
 from engram.exporters.careful import CarefulReplay
 from engram.exporters.errors import BadRequest, Overloaded, StoreError, TooLarge
 from engram.exporters.follow import Follower
 from engram.exporters.home import Home
 from engram.exporters.inflate import inflate
+from engram.exporters.itself.notes import Notes
+from engram.exporters.itself.settings import COMPACT, Settings
 from engram.exporters.lock import SHORT_S, HomeLock
 from engram.exporters.otlp.check import check
 from engram.exporters.signals import Admission, Encoding, Process, Signal
@@ -83,6 +85,9 @@ class EngineSettings:
     compact_interval_s: float = 30.0
     """A round of maintenance this often."""
 
+    chosen: bool = False
+    """Whether Engram may change that by itself (`itself/settings.py`)."""
+
     query_grace_s: float = 600.0
     """Files that no snapshot needs are kept this long for queries that still read them."""
 
@@ -125,6 +130,9 @@ class Engine:
         self.role = role
         self.settings = settings or EngineSettings()
         self.counters = Counters()
+        self.notes = Notes()
+        """What was done, for whoever tells it (`itself/told.py`)."""
+        self._chosen = Settings(home)
         self._wal = Wal(home.wal, max_bytes=self.settings.max_wal_bytes)
         self._batches: queue.Queue[Batch | None] = queue.Queue(maxsize=1)
         self._requests: queue.SimpleQueue[tuple[Callable[[LakeWriter], Any], Future[Any]]] = (
@@ -216,12 +224,20 @@ class Engine:
     # ------------------------------------------------------------------ in
 
     def admit(
-        self, signal: Signal, body: bytes, encoding: Encoding, *, trusted: bool = False
+        self,
+        signal: Signal,
+        body: bytes,
+        encoding: Encoding,
+        *,
+        trusted: bool = False,
+        itself: bool = False,
     ) -> Future[Admission]:
         """Check a request and put it on disk; see `engram.exporters.signals.Intake`.
 
-        Only of a `trusted` one what it says of its trust counts (`trust.py`).
+        Only of a `trusted` one what it says of its trust counts (`trust.py`). What Engram tells of
+        `itself` is not counted, nor is its way noted.
         """
+        began = time.perf_counter()
         if self._failure is not None:
             raise Overloaded(f"the engine stopped: {self._failure}", 5.0)
         limit = self.settings.max_request_bytes
@@ -250,13 +266,16 @@ class Engine:
         except StoreError as error:  # a new process may be able to: the sender keeps it until then
             self._failure = self._failure or error
             raise Overloaded(str(error), 5.0) from error
-        self.counters.requests += 1
-        self.counters.rejected += rejected
+        if not itself:
+            self.counters.requests += 1
+            self.counters.rejected += rejected
 
         def done(future: Future[int]) -> None:
             error = future.exception()
             if error is None and raw is not body:
                 self._inflated.keep(future.result(), raw)
+            if error is None and not itself:
+                self.notes.note("ack", (time.perf_counter() - began) * 1e3)
             with contextlib.suppress(InvalidStateError):  # the sender hung up
                 if error is not None:
                     answer.set_exception(error)
@@ -374,6 +393,14 @@ class Engine:
                     raise StoreError("the engine stopped") from None
                 if left <= 0:
                     raise
+
+    @property
+    def compact_interval_s(self) -> float:
+        """How often maintenance runs: as configured, or as Engram chose by itself."""
+        configured = self.settings.compact_interval_s
+        if not self.settings.chosen:
+            return configured
+        return self._chosen.value(COMPACT, configured, time.time_ns())
 
     def status(self) -> dict[str, Any]:
         """Numbers for people and for `engram status`."""
@@ -610,7 +637,7 @@ class Engine:
             lake.close()
 
     def _maintain_and_commit(self, lake: LakeWriter) -> None:
-        next_round = time.monotonic() + self.settings.compact_interval_s
+        next_round = time.monotonic() + self.compact_interval_s
         slices: Iterator[str] | None = None
         while True:
             batch: Batch | None = None
@@ -631,7 +658,7 @@ class Engine:
             if slices is None and time.monotonic() >= next_round:
                 slices = self._round(lake)
             if slices is not None and not self._run_slice(slices):
-                slices, next_round = None, time.monotonic() + self.settings.compact_interval_s
+                slices, next_round = None, time.monotonic() + self.compact_interval_s
 
     def _commit(self, lake: LakeWriter, batch: Batch) -> bool:
         """Commit, with patience: a batch is never given up while the process lives.
@@ -641,6 +668,7 @@ class Engine:
         """
         delay = 0.1
         while True:
+            began = time.perf_counter()
             try:
                 done = lake.commit(batch)
                 break
@@ -654,8 +682,11 @@ class Engine:
         self._careful.committed(done.position)
         self._wal.release(done.position)
         self._last_commit = time.monotonic()
-        self.counters.commits += 1
-        self.counters.records += len(batch.spans) + len(batch.logs) + len(batch.metrics)
+        rows = len(batch.spans) + len(batch.logs) + len(batch.metrics) - _of_itself(batch.logs)
+        if rows or batch.duplicates or batch.memories.height:  # else it would tell of its telling
+            self.counters.commits += 1
+            self.notes.note("commit", (time.perf_counter() - began) * 1e3, rows=rows)
+        self.counters.records += rows
         self.counters.memories += done.memories - done.merged
         self.counters.duplicates += batch.duplicates
         with self._progress:
@@ -688,6 +719,9 @@ class Engine:
             _log.warning("maintenance failed and is tried again later: %s", error)
             return False
         took = time.monotonic() - started
+        if name is not None:
+            merged = int(name.startswith(("compact", "rewrite")))
+            self.notes.note("maintenance", took * 1e3, merges=merged)
         if took > 1.0:
             _log.info("maintenance: %s took %.1f s", name, took)
         return name is not None
@@ -728,6 +762,15 @@ class _Inflated:
                 self._bytes -= len(raw)
                 found = raw if first == end else None
         return found
+
+
+def _of_itself(logs: Any) -> int:
+    """How many of these records Engram told of itself: hardly any batch has one."""
+    import pyarrow.compute as pc
+
+    if not len(logs):
+        return 0
+    return int(pc.sum(pc.equal(logs["scope_name"], own.ITSELF)).as_py() or 0)
 
 
 def _resident_bytes() -> int:

@@ -11,6 +11,11 @@ from typing import Final
 SCOPE: Final = "engram.learning"
 """Instrumentation scope of what `learn` sends."""
 
+ITSELF: Final = "engram.self"
+"""Scope of what the roles tell of their own work (`itself/`): numbers for the job `engram` alone.
+
+Nobody else reads it: no count of the user's records, no other job, no remote."""
+
 SERVICE: Final = "engram"
 """`service.name` of its resource."""
 

@@ -20,6 +20,7 @@ from engram.exporters.errors import BadRequest, ModelUnavailable, NotFound, Stor
 from engram.exporters.home import Home
 from engram.exporters.index import identity, read_state
 from engram.exporters.index_read import Candidate, Filter, IndexReader, Match
+from engram.exporters.itself.notes import NOTES
 from engram.exporters.words import Terms, asked, terms
 from engram.learning.indexer import text_of
 from engram.learning.lake_rows import LakeRows, MemoryRow
@@ -221,7 +222,7 @@ class Searcher:
             since_ns=since_ns, until_ns=until_ns, min_importance=min_importance, tags=tags or None,
         )  # fmt: skip
         wanted = asked(query)
-        with self._lock:
+        with NOTES.timed("search") as counts, self._lock:
             # Twice as many as asked for: some may have left the lake.
             most = max(_CANDIDATES, 2 * limit)
             if only.tags:
@@ -245,6 +246,7 @@ class Searcher:
             hits, irrelevant = self._shown(
                 self._relevant(told, ranked, wanted, fill), wanted, limit, only, judge
             )
+            counts["nothing"] = int(not hits)
             return Answer(
                 hits,
                 Explanation(

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from engram.exporters.follow import Follower, Window
 from engram.exporters.inflate import inflate
+from engram.exporters.itself.told import about_itself
 from engram.exporters.signals import Process, Signal
 from engram.exporters.wal import Entry
 
@@ -174,6 +175,8 @@ class Forwarder:
         """The inflated body behind the processors; empty when nothing is left of it."""
         try:
             body = inflate(entry.body, entry.encoding, self._max_request_bytes)
+            if about_itself(entry.signal, body):
+                return b""  # stays at home
             if route is None:
                 return body
             done = route(entry.signal, body)

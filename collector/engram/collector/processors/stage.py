@@ -74,7 +74,7 @@ def prune(signal: Signal, request: Any, drop: Callable[[Row], int | None]) -> in
     for i in range(len(outer) - 1, -1, -1):
         row, inner = Row(outer[i]), scopes(signal, outer[i])
         for j in range(len(inner) - 1, -1, -1):
-            if inner[j].scope.name == own.SCOPE:
+            if inner[j].scope.name in (own.SCOPE, own.ITSELF):
                 continue
             row.scope, found = inner[j], records(signal, inner[j])
             gone = 0

@@ -20,6 +20,7 @@ from engram.collector.control import ask
 from engram.collector.debug import DebugReporter
 from engram.collector.exporters.build import forwarders
 from engram.collector.health import HealthServer
+from engram.collector.itself import collect_teller, may_change, records
 from engram.collector.processors.chain import for_memory
 from engram.collector.receivers import (
     OtlpGrpcConfig,
@@ -44,6 +45,7 @@ from engram.exporters.control import ControlServer
 from engram.exporters.engine import Engine, EngineSettings
 from engram.exporters.errors import EngramError, HomeBusy, StoreError
 from engram.exporters.home import Home
+from engram.exporters.itself.settings import COMPACT
 from engram.exporters.signals import Intake
 
 _LOG = logging.getLogger("engram.collect")
@@ -111,6 +113,10 @@ def run(home: Home, config: Config, supervised: Supervised) -> int:
         control = ControlServer(engine)
         control.start()
         running.callback(control.shutdown)
+        if records(config):
+            teller = collect_teller(engine)
+            teller.start()
+            running.callback(teller.shutdown)
         for reporter in debug_reporters(home, config):
             reporter.start()
             running.callback(reporter.shutdown)
@@ -201,6 +207,7 @@ def engine_settings(config: Config) -> EngineSettings:
         retention_s=memory.retention.total_seconds(),
         compact_interval_s=memory.compact_interval.total_seconds(),
         redaction=asdict(redaction) if redaction else None,
+        chosen=COMPACT in may_change(config),
         rules=rules_of(config),
         process=for_memory(config),
     )

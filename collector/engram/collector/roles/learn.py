@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 
 from engram.collector.alerts import settings_of
 from engram.collector.component import Kind
 from engram.collector.config import Config
+from engram.collector.itself import settings_of as settings_of_itself
 from engram.collector.roles.process import Supervised, set_up_log, stop_event
 from engram.exporters.home import Home
 from engram.learning.alerts.alerter import Alerter
 from engram.learning.enrich import Enricher
 from engram.learning.indexer import Indexer
-from engram.learning.jobs import process
+from engram.learning.jobs import Runner, process
+from engram.learning.jobs.itself.ledger import Hourly
 from engram.learning.limits import Limits
 from engram.learning.reindex import Requests, only_writer
 
@@ -58,7 +61,15 @@ def run(home: Home, supervised: Supervised, config: Config) -> int:
 def _jobs(home: Home, config: Config, stop: threading.Event, ran: threading.Event) -> None:
     try:
         limits = config.settings(Kind.EXTENSION, "predictions", Limits)
-        process.loop(home, stop, limits=limits, after=ran.set)
+        about = settings_of_itself(config)
+        hourly = Hourly(home) if about.record else None
+
+        def after() -> None:
+            ran.set()
+            if hourly is not None:
+                hourly.tell(Runner(home, ()).ledger, time.time_ns())
+
+        process.loop(home, stop, limits=limits, about=about, after=after)
     except Exception:  # the index goes on without
         _LOG.exception("jobs stopped; they begin again when learn is started again")
         raise

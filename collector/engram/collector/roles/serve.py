@@ -26,11 +26,19 @@ from engram.collector.registry import Api, split_endpoint
 from engram.collector.roles.process import Supervised, set_up_log, stop_event
 from engram.exporters.errors import ConfigError
 from engram.exporters.home import Home
+from engram.exporters.itself.told import Teller
 
 _LOG = logging.getLogger("engram.serve")
 
 
-def run(home: Home, settings: Api, supervised: Supervised, log_level: str = "info") -> int:
+def run(
+    home: Home,
+    settings: Api,
+    supervised: Supervised,
+    log_level: str = "info",
+    *,
+    teller: Teller | None = None,
+) -> int:
     """Serve until told to stop; the exit code.
 
     Raises:
@@ -67,7 +75,11 @@ def run(home: Home, settings: Api, supervised: Supervised, log_level: str = "inf
             supervised.ready({"endpoints": {"api": url + "/"}})
             watcher = threading.Thread(target=_stop_server, args=(stop, server), daemon=True)
             watcher.start()
+            if teller is not None:
+                teller.start()
             asyncio.run(_served(server, listener, application))
+    if teller is not None:
+        teller.shutdown()
     application.close()
     return 0
 

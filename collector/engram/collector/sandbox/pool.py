@@ -19,6 +19,7 @@ from engram.collector.sandbox.limits import Limits, Result, TooExpensive
 from engram.collector.sandbox.worker import LENGTH
 from engram.exporters.errors import BadRequest, NotFound, Overloaded, StoreError
 from engram.exporters.home import Home
+from engram.exporters.itself.notes import NOTES
 
 _START_S: Final = 60.0
 """A worker imports DuckDB and attaches the lake: 0.5 s, and more on a busy machine."""
@@ -59,6 +60,7 @@ class Sandbox:
             raise Overloaded(
                 f"{limits.workers} queries are running already; ask again in a moment", 2.0
             )
+        began = time.perf_counter()
         try:
             question = {"sql": sql, "max_rows": rows}
             answer, used_before = self._ask(question, seconds)
@@ -67,6 +69,7 @@ class Sandbox:
                 answer, _ = self._ask(question, seconds)
         finally:
             self._turn.release()
+            NOTES.statement(sql, (time.perf_counter() - began) * 1e3)
         return _result(answer)
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from engram.exporters import own
 from engram.exporters.memories import MEMORY_SCHEMA
 
 from .compile import Compiler, Known, Plan, finish, run
@@ -54,6 +55,8 @@ class Rules:
 
     def apply(self, frame: pl.DataFrame, kind: Kind) -> pl.DataFrame:
         """The memories of a batch, unmerged: exactly the columns of `MEMORY_SCHEMA`."""
+        if kind == "log" and (ours := frame["scope_name"] == own.ITSELF).any():
+            frame = frame.filter(~ours.fill_null(False))  # no memory of the user's
         if not frame.height:
             return pl.DataFrame(schema=MEMORY_SCHEMA)
         plans = self._compiled(kind, frozenset(frame.columns))

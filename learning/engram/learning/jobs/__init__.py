@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from engram.learning.itself import OFF, Itself
 from engram.learning.jobs import (
     agents,
     decisions,
     errors,
+    itself,
     journeys,
     logs,
     optimizations,
@@ -34,17 +36,21 @@ JOBS: Final[tuple[Job, ...]] = (
     decisions.JOB,
     journeys.JOB,
     agents.JOB,
+    itself.JOB,
     report.JOB,
 )
 """In the order in which they run: the report is made of what the others said."""
 
 
-def configured(limits: Limits | None) -> tuple[Job, ...]:
-    """The jobs, with the limits that were set."""
-    return tuple(
-        predictions.Predictions(limits) if isinstance(job, predictions.Predictions) else job
-        for job in JOBS
-    )
+def configured(limits: Limits | None, about: Itself = OFF) -> tuple[Job, ...]:
+    """The jobs, with the limits that were set, and with what may be changed of Engram itself."""
+    made: list[Job] = []
+    for job in JOBS:
+        if isinstance(job, predictions.Predictions):
+            made.append(predictions.Predictions(limits))
+        else:
+            made.append(itself.About(about) if isinstance(job, itself.About) else job)
+    return tuple(made)
 
 
 __all__ = ["JOBS", "Insight", "Job", "Run", "Runner", "Window", "configured"]

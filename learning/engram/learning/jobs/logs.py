@@ -94,7 +94,8 @@ class Logs:
             """
             SELECT coalesce(service_name, '') AS service, min(time_unix_nano) AS first,
                 max(time_unix_nano) AS last
-            FROM lake.logs WHERE time_unix_nano >= ? AND time_unix_nano < ? GROUP BY ALL
+            FROM lake.logs WHERE time_unix_nano >= ? AND time_unix_nano < ?
+                AND scope_name IS DISTINCT FROM 'engram.self' GROUP BY ALL
             """,
             [since, window.until],
         )
@@ -131,6 +132,7 @@ def _messages(read: Read, since: int, until: int, services: Sequence[str] = ()) 
         FROM lake.logs
         WHERE severity_number >= {WARN} AND exception_type IS NULL AND event_name IS NULL
             AND body IS NOT NULL AND scope_name IS DISTINCT FROM 'engram.learning'
+            AND scope_name IS DISTINCT FROM 'engram.self'
             AND time_unix_nano >= ? AND time_unix_nano < ? {some if services else ""}
         GROUP BY ALL ORDER BY count(*) DESC, service, template, body, hour LIMIT {_MOST}
         """,

@@ -13,11 +13,13 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from engram.exporters.home import Home
+from engram.learning.itself import OFF, Itself
 from engram.learning.jobs.runner import EVERY_S, FIRST_S
 from engram.learning.limits import Limits
 
@@ -36,18 +38,21 @@ def loop(
     stop: threading.Event,
     *,
     limits: Limits | None = None,
+    about: Itself = OFF,
     every_s: float = EVERY_S,
     after: Callable[[], None] = lambda: None,
 ) -> None:
     """Run all jobs now and then, until told to stop. `after` is called after each round."""
     wait = min(FIRST_S, every_s)
     while not stop.wait(wait):
-        once(home, stop, limits)
+        once(home, stop, limits, about)
         after()
         wait = every_s
 
 
-def once(home: Home, stop: threading.Event, limits: Limits | None = None) -> int | None:
+def once(
+    home: Home, stop: threading.Event, limits: Limits | None = None, about: Itself = OFF
+) -> int | None:
     """Run all jobs once; the exit code, or None when they were stopped."""
     level = logging.getLevelName(logging.getLogger().level)
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
@@ -56,7 +61,7 @@ def once(home: Home, stop: threading.Event, limits: Limits | None = None) -> int
     )
     assert process.stdin is not None  # noqa: S101 - said to the type checker
     with contextlib.suppress(OSError), process.stdin as pipe:
-        pickle.dump(limits, pipe)
+        pickle.dump((limits, about), pipe)
     left = MOST_S
     try:
         while process.poll() is None:
@@ -80,9 +85,13 @@ def once(home: Home, stop: threading.Event, limits: Limits | None = None) -> int
 
 
 def main(arguments: list[str]) -> int:
-    """Run all jobs of a home once: `HOME [LEVEL]`; the limits are on standard input."""
+    """Run all jobs of a home once: `HOME [LEVEL]`; the settings are on standard input."""
+    from engram.exporters.itself.settings import Settings
     from engram.learning.jobs import configured
     from engram.learning.jobs.budget import Budget
+    from engram.learning.jobs.itself import NAME
+    from engram.learning.jobs.itself.applied import apply
+    from engram.learning.jobs.itself.ledger import due
     from engram.learning.jobs.runner import Runner
 
     level = arguments[1] if len(arguments) > 1 else "INFO"
@@ -93,8 +102,17 @@ def main(arguments: list[str]) -> int:
     )
     os.nice(NICENESS)
     said = sys.stdin.buffer.read()
-    limits: Limits | None = pickle.loads(said) if said else None  # noqa: S301 - of our parent
-    Runner(Home(Path(arguments[0])), configured(limits), budget=Budget()).step()
+    settings: tuple[Limits | None, Itself] = (None, OFF)
+    if said:
+        settings = pickle.loads(said)  # noqa: S301 - of our parent
+    limits, about = settings
+    home = Home(Path(arguments[0]))
+    runner = Runner(home, configured(limits, about), budget=Budget())
+    last = runner.last(NAME)
+    apply(home, about, time.time_ns(), decided=last is None or last.insights > 0)
+    names = due(runner, Settings(home), time.time_ns())
+    if names:  # none of them is not all of them
+        runner.step(names)
     return 0
 
 

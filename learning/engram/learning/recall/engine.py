@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from engram.exporters.errors import BadRequest, NotFound
 from engram.exporters.home import Home
 from engram.exporters.index import listed
+from engram.exporters.itself.notes import NOTES
 from engram.learning.recall import ranking
 from engram.learning.recall.endpoints import EndpointMemory, Endpoints
 from engram.learning.recall.folding import equal
@@ -301,7 +302,8 @@ class Recall:
         Raises:
             StoreError: the lake cannot be read.
         """
-        return self.endpoints.of(operation, service)
+        with NOTES.timed("endpoint"):
+            return self.endpoints.of(operation, service)
 
     def known_error(self, text: str | None = None, **asked: Any) -> KnownError:
         """What is known of an error; the options of `KnownErrors.find`.
@@ -310,7 +312,11 @@ class Recall:
             BadRequest: nothing was given.
             NotFound: this home has no lake yet.
         """
-        return self._known.find(text, **asked)
+        with NOTES.timed("known") as counts:
+            found = self._known.find(text, **asked)
+            counts["exact"] = int(found.match == "exact")
+            counts["none"] = int(found.match == "none")
+            return found
 
     def close(self) -> None:
         """Let go of everything. Safe twice; the next question opens it again."""
