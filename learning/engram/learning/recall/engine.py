@@ -129,24 +129,28 @@ class Recall:
         """
         limit = limit_of(limit)
         changes = self.revisions.all(as_of_ns)
-        where, values = _where(scope, types, tags)
         now = self.clock() if as_of_ns is None else as_of_ns
-        if hours is not None:
-            where.append("time_unix_nano >= ?")
-            values.append(now - int(hours * 3600e9))
-        if as_of_ns is not None:
-            where.append("time_unix_nano <= ?")
-            values.append(as_of_ns)
-        if cursor is not None:
-            at, id_ = _uncursor(cursor)
-            where.append("(time_unix_nano < ? OR (time_unix_nano = ? AND id > ?))")
-            values += [at, at, id_]
-        if REVISION not in types:
-            where.append(f"type <> '{REVISION}'")
-        if hidden := hidden_ids(changes):
-            where.append("NOT list_contains(?, id)")
-            values.append(hidden)
-        rows = self.newest(where, values, limit + 1)
+        since = 0 if hours is None else now - int(hours * 3600e9)
+        until = (1 << 62) if as_of_ns is None else as_of_ns
+        hidden = hidden_ids(changes)
+        if not tags and cursor is None:
+            rows = self.lake.newest(
+                limit + 1, only=_texts(scope, types), since_ns=since, until_ns=until,
+                without={} if REVISION in types else {"type": [REVISION]}, hidden=hidden,
+            )  # fmt: skip
+        else:
+            where, values = _where(scope, types, tags)
+            where.append(f"time_unix_nano BETWEEN {since} AND {until}")
+            if cursor is not None:
+                at, id_ = _uncursor(cursor)
+                where.append("(time_unix_nano < ? OR (time_unix_nano = ? AND id > ?))")
+                values += [at, at, id_]
+            if REVISION not in types:
+                where.append(f"type <> '{REVISION}'")
+            if hidden:
+                where.append("NOT list_contains(?, id)")
+                values.append(hidden)
+            rows = self._newest(where, values, limit + 1)
         items = [applied(one, changes.get(one.id, ())) for one in rows[:limit] if valid(one, now)]
         items = superseded(self.lake, items, as_of_ns, hidden)
         last = rows[limit - 1] if len(rows) > limit else None
@@ -188,7 +192,7 @@ class Recall:
         )
         return {one.id: one for one in found if not one.hidden}
 
-    def newest(self, where: Sequence[str], values: Sequence[Any], limit: int) -> list[Item]:
+    def _newest(self, where: Sequence[str], values: Sequence[Any], limit: int) -> list[Item]:
         """The newest memories of which conditions hold, newest first, unchanged.
 
         Which they are is asked of four narrow columns; what they say is then read of those alone.
@@ -219,14 +223,7 @@ class Recall:
         now = self.clock() if as_of_ns is None else as_of_ns
         until = (1 << 62) if as_of_ns is None else as_of_ns
         hidden = hidden_ids(changes)
-        only = {
-            column: [value]
-            for column, value in (
-                ("user_id", scope.user_id), ("session_id", scope.session_id),
-                ("service_name", scope.service),
-            )
-            if value is not None
-        }  # fmt: skip
+        only = _texts(scope, ())
         parts = [
             self.lake.newest(
                 limits[0], only=only, without={"type": without}, until_ns=until, hidden=hidden
@@ -426,6 +423,17 @@ def _scored(one: Item, relevance: tuple[float, float], now_ns: int, answer: Answ
     if one.superseded_by is not None:
         why["superseded"] = ranking.SUPERSEDED
     return changed(one, score=score, why=why)
+
+
+def _texts(scope: Scope, types: Sequence[str]) -> dict[str, Sequence[str]]:
+    """What columns must be, for `LakeReader.newest`."""
+    given = {
+        "user_id": scope.user_id, "session_id": scope.session_id, "service_name": scope.service,
+    }  # fmt: skip
+    only: dict[str, Sequence[str]] = {
+        column: [value] for column, value in given.items() if value is not None
+    }
+    return only | {"type": types} if types else only
 
 
 def _where(scope: Scope, types: Sequence[str], tags: Sequence[str]) -> tuple[list[str], list[Any]]:
