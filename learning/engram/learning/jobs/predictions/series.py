@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -99,7 +99,23 @@ def foresee(series: Watched) -> Foreseen | None:
     """What is foreseen within a day; None when the limit is rather not crossed."""
     if not series.is_news:
         return None
-    return _budget(series) if series.adds is not None else _level(series)
+    if series.adds is None:
+        return _level(series)
+    before = [_an_hour_ago(series, ago) for ago in range(1, LASTS)]
+    if any(one is not None and _budget(one) is None for one in before):
+        return None
+    return _budget(series)
+
+
+def _an_hour_ago(series: Watched, ago: int) -> Watched | None:
+    """As it was known some hours before; None: that was another day's budget, or nothing was."""
+    end = series.end - ago
+    if not series.keeps and end // DAY_HOURS != series.end // DAY_HOURS:
+        return None
+    values, adds = series.values[:-ago], series.adds
+    if adds is None or not np.isfinite(values).any():
+        return None
+    return replace(series, end=end, values=values, adds=adds[:-ago])
 
 
 def _level(series: Watched) -> Foreseen | None:
