@@ -15,7 +15,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from tests.learning.home import Collecting
 from tests.telemetry import T0
 
-from engram.collector import query
+from engram.collector import jobs, query
 from engram.collector.itself import collect_teller
 from engram.exporters import own
 from engram.exporters.home import Home
@@ -230,6 +230,9 @@ def test_slow_maintenance_is_tried_less_often_and_kept_when_it_helps(
         seen.add(living.in_force(COMPACT, 60.0))
         maintenance(living, 1, lambda hour, value: 4e5 * load(hour) * (60 / value) ** 0.5)
     assert seen == {60.0, 120.0}
+    assert list(jobs.changed(collecting.home)) == [
+        "Engram changed compact_interval: every 120 s (tried in turns with 60; docs/jobs/itself.md)"
+    ]
     living.learn()
     assert living.decisions()[1:] == [(COMPACT, "kept", 60.0, 120.0)]
     facts = living.said[-1].facts
