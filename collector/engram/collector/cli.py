@@ -829,6 +829,9 @@ def _jobs(options: argparse.Namespace) -> int:
     else:
         for line in jobs.lines(told):
             print(line)
+        if options.action != "run":
+            for line in jobs.changed(home):
+                print(line)
     return FAILED if any(one.get("error") for one in told) and options.action == "run" else OK
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from engram.collector.rederive import since as instant
 from engram.exporters.home import Home
+from engram.exporters.itself.settings import PACE
 from engram.learning.jobs import JOBS, Run, Runner, configured
 
 if TYPE_CHECKING:
@@ -52,6 +53,16 @@ def _told(run: Run | None) -> dict[str, Any]:
     return told | {"error": run.error or None}
 
 
+def changed(home: Home) -> Iterator[str]:
+    """What Engram changed of itself, for people to read; nothing where all is as configured."""
+    from engram.exporters.itself.settings import Settings
+
+    for name, one in Settings(home).chosen().items():
+        how = f"tried in turns with {one.old:g}" if one.trial else f"was {one.old:g}"
+        unit = "rounds of five minutes" if name.startswith(PACE) else "s"
+        yield f"Engram changed {name}: every {one.value:g} {unit} ({how}; docs/jobs/itself.md)"
+
+
 def lines(told: Sequence[dict[str, Any]]) -> Iterator[str]:
     """For people to read."""
     for one in told:
@@ -65,4 +76,4 @@ def lines(told: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield f"{one['job']:14} {how}{about}"
 
 
-__all__ = ["lines", "listed", "run"]
+__all__ = ["changed", "lines", "listed", "run"]

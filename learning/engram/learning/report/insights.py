@@ -81,6 +81,7 @@ def said(read: Read, period: Period, job: str = "") -> list[Said]:
             AND time_unix_nano >= $since AND time_unix_nano < $until
             AND source = 'mark' AND len(list_filter(tags, lambda one: one LIKE 'job:%')) > 0
             AND NOT list_contains(tags, 'job:{REPORT}')
+            AND NOT list_contains(tags, 'about:engram') -- the report is of the user's services
             AND ($job = '' OR list_contains(tags, 'job:' || $job))
         ORDER BY importance DESC, time_unix_nano, id
         LIMIT {_MOST}
