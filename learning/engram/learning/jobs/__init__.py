@@ -9,6 +9,7 @@ from typing import Final
 
 from engram.learning.jobs import (
     agents,
+    causes,
     decisions,
     errors,
     journeys,
@@ -29,6 +30,7 @@ JOBS: Final[tuple[Job, ...]] = (
     solutions.JOB,
     logs.JOB,
     performance.JOB,
+    causes.JOB,
     predictions.JOB,
     optimizations.JOB,
     decisions.JOB,
