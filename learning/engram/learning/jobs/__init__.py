@@ -10,6 +10,7 @@ from typing import Final
 from engram.learning.itself import OFF, Itself
 from engram.learning.jobs import (
     agents,
+    causes,
     decisions,
     errors,
     itself,
@@ -31,6 +32,7 @@ JOBS: Final[tuple[Job, ...]] = (
     solutions.JOB,
     logs.JOB,
     performance.JOB,
+    causes.JOB,
     predictions.JOB,
     optimizations.JOB,
     decisions.JOB,
