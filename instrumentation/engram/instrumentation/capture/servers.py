@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
+import time
 from typing import Any, Final
 
 import wrapt
@@ -47,8 +48,9 @@ def flush(seconds: float = _LONGEST_S) -> None:
     threads = [threading.Thread(target=_flush, args=(one,), daemon=True) for one in providers]
     for thread in threads:
         thread.start()
+    end = time.monotonic() + seconds  # of all three together
     for thread in threads:
-        thread.join(seconds)
+        thread.join(max(end - time.monotonic(), 0.0))
 
 
 def _flush(provider: Any) -> None:
