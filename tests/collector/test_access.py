@@ -470,10 +470,29 @@ def test_otlp_over_grpc_asks_for_a_token(home: Home) -> None:
                 ([], grpc.StatusCode.UNAUTHENTICATED),
                 ([("authorization", "Bearer engram_x")], grpc.StatusCode.UNAUTHENTICATED),
                 ([("authorization", f"Bearer {reader}")], grpc.StatusCode.PERMISSION_DENIED),
+                ([("engram-key", "pk")], grpc.StatusCode.PERMISSION_DENIED),
             ):
                 with pytest.raises(grpc.RpcError) as refused:
                     export(logs(), metadata=metadata, timeout=20)
                 assert refused.value.code() is code
+        assert len(intake.requests) == 1
+    finally:
+        receiver.shutdown(1)
+
+
+def test_a_browser_key_is_no_sender_over_grpc() -> None:
+    """Also on loopback, where senders need no token: a key's records have trust `browser`."""
+    intake = RecordingIntake()
+    receiver = OtlpGrpcReceiver(OtlpGrpcConfig(endpoint="127.0.0.1:0"), intake)
+    receiver.start()
+    method = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{receiver.port}") as channel:
+            export = channel.unary_unary(method)
+            with pytest.raises(grpc.RpcError) as refused:
+                export(logs(), metadata=[("engram-key", "pk")], timeout=20)
+            assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+            export(logs(), timeout=20)
         assert len(intake.requests) == 1
     finally:
         receiver.shutdown(1)

@@ -144,6 +144,19 @@ def resumed() -> None:
     paused.invoke(Command(resume="yes"), {"configurable": {"thread_id": "t-wait"}})
 
 
+def breakpoint_() -> None:
+    graph = line(("one", call), ("two", call), name="checked", checkpointer=InMemorySaver())
+    graph.invoke(
+        {"q": "q", "xs": []}, {"configurable": {"thread_id": "b"}}, interrupt_after=["one"]
+    )
+
+
+async def abreakpoint() -> None:
+    steps = ("one", acall), ("two", acall)
+    graph = line(*steps, name="checked", checkpointer=InMemorySaver(), interrupt_before=["two"])
+    await graph.ainvoke({"q": "q", "xs": []}, {"configurable": {"thread_id": "a"}})
+
+
 def jumping() -> None:
     def jump(state: State) -> Command[str]:
         return Command(goto="end", update={"xs": ["jumped"]})
@@ -246,8 +259,8 @@ def aurea() -> None:
 
 
 CASES: list[Callable[[], Any]] = [
-    two_nodes, fan_out, subgraph, failing, retried, interrupted, resumed, jumping, called, acalled,
-    streamed, astreamed, functional, afunctional, weird, tools, aurea,
+    two_nodes, fan_out, subgraph, failing, retried, interrupted, resumed, breakpoint_, abreakpoint,
+    jumping, called, acalled, streamed, astreamed, functional, afunctional, weird, tools, aurea,
 ]  # fmt: skip
 
 

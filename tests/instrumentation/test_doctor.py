@@ -98,6 +98,12 @@ def test_nobody_listens(tmp_path: Path) -> None:
     assert "round trip" not in found
 
 
+@pytest.mark.parametrize("at", ["h:4318", "ftp://h:4318", "http://[::1", "http://:4318"])
+def test_what_is_no_url_is_not_knocked_at(at: str) -> None:
+    """The environment's findings say it; ports of some other place would mislead."""
+    assert list(collector.check({"OTEL_EXPORTER_OTLP_ENDPOINT": at}, None)) == []
+
+
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
@@ -122,6 +128,7 @@ def test_nobody_listens(tmp_path: Path) -> None:
             ["warning endpoint"],
         ),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "h:4318"}, ["problem endpoint"] * 3),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://[::1"}, ["problem endpoint"] * 3),
         ({"OTEL_EXPORTER_OTLP_PROTOCOL": "thrift"}, ["problem endpoint"] * 3),
         (
             {

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -44,7 +45,8 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext
 from tests.instrumentation.receiving import Receiving, receiving
 
-from engram.instrumentation.export import OtlpSpanExporter
+from engram.instrumentation.capture import servers
+from engram.instrumentation.export import OtlpSpanExporter, sending
 from engram.instrumentation.export.metrics import encode_metrics
 from engram.instrumentation.export.sending import Sender
 from engram.instrumentation.export.settings import target
@@ -274,6 +276,64 @@ def test_the_end_of_the_app_is_not_held_up(monkeypatch: pytest.MonkeyPatch) -> N
     ended.start()
     ended.join(20)
     assert not ended.is_alive()
+
+
+def test_a_receiver_that_never_answers_does_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It took the request and says nothing: also what is under way is given up, and all at once."""
+    monkeypatch.setattr(sending, "_LAST_S", 0.5)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(8)
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        sender = _sender(url, OTEL_EXPORTER_OTLP_TIMEOUT="3600")
+        sent: list[bool] = []
+        under_way = threading.Thread(target=lambda: sent.append(sender.send(b"x")), daemon=True)
+        under_way.start()
+        taken = silent.accept()[0]
+        assert taken.recv(4)
+        sender.hurry()
+        under_way.join(20)
+        assert sent == [False]
+        assert not sender.send(b"y")  # and the next is not even tried
+        silent.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+        taken.close()
+
+
+def test_a_receiver_that_answers_gets_all_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answer gives the next request its time."""
+    now = [100.0]
+    monkeypatch.setattr(sending, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    ending = sending._Ending()
+    told = []
+    for _ in range(8):
+        now[0] += 2
+        ending.answered()
+        told.append(ending.until - now[0])
+    assert told == [3, 3, 3, 2, 0, -2, -4, -6]  # ten seconds at most
+
+
+def test_the_last_flush_of_a_server_is_one_wait_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three providers that hang cost two seconds, not six."""
+    clock = [0.0]
+
+    class Hangs:
+        def __init__(self, **_: Any) -> None:
+            pass
+
+        def start(self) -> None:
+            pass
+
+        def join(self, seconds: float) -> None:
+            clock[0] += seconds
+
+    monkeypatch.setattr(servers, "threading", SimpleNamespace(Thread=Hangs))
+    monkeypatch.setattr(servers, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    servers.flush(2.0)
+    assert clock[0] == 2.0
 
 
 def test_one_bad_record_does_not_take_the_others(receiver: Receiving) -> None:

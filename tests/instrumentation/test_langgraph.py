@@ -99,6 +99,18 @@ def test_an_interrupt_waits_and_is_no_error(ran: Ran) -> None:
     assert json.loads(outcome["attributes"]["outcome"]) == {"xs": ["yes"]}
 
 
+@pytest.mark.parametrize(
+    ("case", "why"), [("breakpoint_", "interrupt_after"), ("abreakpoint", "interrupt_before")]
+)
+def test_a_breakpoint_waits_and_is_no_end(ran: Ran, case: str, why: str) -> None:
+    """Of `compile` or of `invoke`: no node raises then, and the graph's run ends without error."""
+    waiting = ran.one(case, "workflow_state")
+    assert waiting["attributes"]["state"] == "waiting"
+    assert waiting["outcome"] is None
+    assert f"waiting for breakpoint ({why})" in waiting["title"]
+    assert [one["attributes"]["node"] for one in ran.of(case, "langgraph_outcome")] == ["one"]
+
+
 def test_a_jump_to_the_parent_is_no_error(ran: Ran) -> None:
     """Command(graph=PARENT) raises inside LangGraph; nothing failed."""
     assert all(one["outcome"] == "ok" for one in ran.of("jumping", "langgraph_outcome"))

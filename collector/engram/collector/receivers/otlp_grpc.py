@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.rpc.code_pb2 import Code
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
@@ -146,12 +147,16 @@ class OtlpGrpcReceiver(ListeningReceiver[tuple[Any, ThreadPoolExecutor]]):
             tokens = None
 
         def export(body: bytes, context: Any) -> bytes:
-            if tokens is not None:
-                shown = dict(context.invocation_metadata()).get("authorization", "")
-                code, why = sender_problem(tokens, str(shown))
-                if code:
-                    context.abort_with_status(rpc_status.to_status(Status(code=code, message=why)))
-                    raise AssertionError("unreachable: abort raises")
+            shown = dict(context.invocation_metadata())
+            code, why = Code.OK, ""
+            if "engram-key" in shown:
+                # No page speaks gRPC; whoever does, would have more trust than the key gives.
+                code, why = Code.PERMISSION_DENIED, "browser keys are taken by OTLP/HTTP alone"
+            elif tokens is not None:
+                code, why = sender_problem(tokens, str(shown.get("authorization", "")))
+            if code:
+                context.abort_with_status(rpc_status.to_status(Status(code=code, message=why)))
+                raise AssertionError("unreachable: abort raises")
             encoding = _MAGIC.get(body[0], Encoding.IDENTITY) if body else Encoding.IDENTITY
             try:
                 admission = intake.admit(signal, body, encoding).result()

@@ -69,7 +69,12 @@ class _Watched(Future):  # type: ignore[type-arg]
         return super().exception(timeout)
 
     def __del__(self) -> None:
-        if not self._engram_read and self._state == _FINISHED and self._exception is not None:
+        if (
+            not self._engram_read
+            and self._state == _FINISHED
+            and self._exception is not None
+            and _lost.qsize() < _MOST_LOST
+        ):
             # The collector of garbage may have come while this thread holds a lock of the SDK. So
             # it is told by another one; `put` of a SimpleQueue is made to be called from here.
             _lost.put((self._exception, self._engram_name, self._engram_context))
@@ -77,6 +82,8 @@ class _Watched(Future):  # type: ignore[type-arg]
 
 _Lost = tuple[BaseException, str, Context | None]
 _lost: queue.SimpleQueue[_Lost] = queue.SimpleQueue()
+_MOST_LOST: Final = 1000
+"""What waits to be told holds the frames it failed in; a forked child may have nobody who tells."""
 _telling_in = 0
 """The process in which a thread tells what is lost: a fork has none."""
 

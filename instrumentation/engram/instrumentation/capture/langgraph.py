@@ -7,12 +7,14 @@ and a span when it ends; a graph's run is a span. Model calls inside a node are 
 from __future__ import annotations
 
 import contextvars
+import functools
 import json
 import logging
+import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, Final
 from uuid import UUID
@@ -34,6 +36,9 @@ _MOST_RUNS: Final = 4096
 """Runs that are remembered at once. Of one whose end never comes the oldest is ended when a newer
 one needs its place; a run then costs its parent's link and at most 16 KiB of state."""
 
+_BREAKPOINTS: Final = ("interrupt_before", "interrupt_after")
+"""What a graph's loop calls its state when a breakpoint stopped it."""
+
 _UNNAMED: Final = "LangGraph"
 """What a graph is called that was compiled without a name."""
 
@@ -42,7 +47,8 @@ class _Run:
     """A run that has a span: of a graph, a node or a tool."""
 
     __slots__ = (
-        "agent", "before", "entry", "id", "interrupts", "kind", "namespace", "parent", "span",
+        "agent", "before", "entry", "id", "interrupts", "kind", "namespace", "parent", "paused",
+        "span",
     )  # fmt: skip
 
     def __init__(self, kind: str, span: Span, parent: _Run | None) -> None:
@@ -56,6 +62,8 @@ class _Run:
         self.namespace: str | None = None
         self.before: Context | None = None
         self.interrupts: list[str] = []
+        self.paused = ""
+        """Why it stopped, where that is no node's doing: a breakpoint of `compile` or `invoke`."""
 
 
 class _Recorder:
@@ -115,7 +123,7 @@ class _Recorder:
             run = self._take(run_id)
             if run is None:
                 return
-            if run.interrupts and run.kind == "graph":
+            if run.kind == "graph" and (run.interrupts or run.paused):
                 self._waiting(run, run.interrupts)
             else:
                 self._done(run, outputs)
@@ -136,6 +144,7 @@ class _Recorder:
                 above: _Run | None = run.parent
                 while above is not None:
                     above.interrupts += asked
+                    above.paused = above.paused or "interrupt"
                     above = above.parent
             elif "GraphBubbleUp" in kinds:
                 self._done(run, error.args[0] if error.args else None)
@@ -144,6 +153,16 @@ class _Recorder:
             self._end(run)
         except Exception:  # noqa: BLE001
             _log.debug("engram: the failure of a graph's run is not told", exc_info=True)
+
+    def on_interrupt(self, event: Any) -> None:
+        """LangGraph's own callback, before the end of the outermost graph that waits."""
+        try:
+            with self._lock:
+                run = self._runs.get(event.run_id)
+            if run is not None and run.id == event.run_id:
+                run.paused = str(event.status)
+        except Exception:  # noqa: BLE001
+            _log.debug("engram: a graph's breakpoint is not told", exc_info=True)
 
     def on_tool_start(
         self,
@@ -265,6 +284,8 @@ class _Recorder:
         run.span.set_attribute("langgraph.interrupted", True)
         if asked and content_captured():
             run.span.set_attribute("langgraph.interrupt", "; ".join(asked[:8])[:4096])
+        elif run.paused in _BREAKPOINTS:
+            run.span.set_attribute("langgraph.interrupt", f"breakpoint ({run.paused})")
 
     # Bookkeeping.
 
@@ -384,6 +405,8 @@ def _failed(span: Span, error: BaseException) -> None:
 
 
 _installed: list[str] = []
+_recorders: list[_Recorder] = []
+"""The one that langchain_core calls, once there is one."""
 
 
 def _register(_module: ModuleType) -> None:
@@ -393,10 +416,55 @@ def _register(_module: ModuleType) -> None:
         from langchain_core.tracers.context import register_configure_hook
 
         handler = type("EngramHandler", (_Recorder, BaseCallbackHandler), {})()
+        _recorders.append(handler)
         variable = contextvars.ContextVar("engram-langgraph", default=handler)
         register_configure_hook(variable, inheritable=True)
     except Exception as error:  # noqa: BLE001 - the app's import must go on
         _log.warning("engram: nodes of LangGraph are not captured: %s", error)
+
+
+def _watch_breakpoints(callbacks: ModuleType) -> None:
+    """Only handlers of the run's own configuration hear of interrupts: add ours to each run's.
+
+    This comes before `langgraph.pregel.main` takes the functions by name, or into it.
+    """
+    try:
+        watching = type("EngramGraphHandler", (callbacks.GraphCallbackHandler,), {
+            "run_inline": True,
+            "on_interrupt": _interrupted,
+        })()  # fmt: skip
+        taken = sys.modules.get("langgraph.pregel.main")
+        for name in _MANAGERS:
+            ours = _watched(getattr(callbacks, name), watching)
+            setattr(callbacks, name, ours)
+            if hasattr(taken, name):
+                setattr(taken, name, ours)
+    except Exception as error:  # noqa: BLE001 - the app's import must go on
+        _log.warning("engram: breakpoints of LangGraph are not captured: %s", error)
+
+
+def _interrupted(_: Any, event: Any) -> None:
+    for one in _recorders:
+        one.on_interrupt(event)
+
+
+_MANAGERS: Final = (
+    "get_sync_graph_callback_manager_for_config",
+    "get_async_graph_callback_manager_for_config",
+)
+
+
+def _watched(original: Callable[..., Any], watching: Any) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def configured(*args: Any, **kwargs: Any) -> Any:
+        manager = original(*args, **kwargs)
+        try:
+            manager.add_handler(watching, inherit=False)
+        except Exception:  # noqa: BLE001 - the graph must run
+            _log.debug("engram: a graph's breakpoints are not watched", exc_info=True)
+        return manager
+
+    return configured
 
 
 def install() -> str:
@@ -404,6 +472,7 @@ def install() -> str:
     if not _installed:
         _installed.append("nodes and tools by callbacks of langchain_core, when it is imported")
         wrapt.register_post_import_hook(_register, "langchain_core.tracers.context")
+        wrapt.register_post_import_hook(_watch_breakpoints, "langgraph.callbacks")  # since 1.1
     return _installed[0]
 
 

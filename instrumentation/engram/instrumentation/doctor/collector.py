@@ -29,16 +29,17 @@ def check(environment: Mapping[str, str], stored: Stored | None) -> Iterator[Fin
     at = endpoint(environment)
     try:
         parts = urlsplit(at)
-        host = parts.hostname or "127.0.0.1"
-        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 4318)
+        host, port = parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     except ValueError:
-        return  # said of the environment already
+        return  # said of the environment already, as below
+    if host is None or port is None or parts.scheme not in ("http", "https"):
+        return
     yield from _ports(host, port, grpc=protocol(environment) == "grpc")
     if protocol(environment) == "grpc":
         yield warning(
             "round trip", "not tried: logs go by gRPC", "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
         )
-    elif parts.scheme in ("http", "https") and parts.hostname and _open(host, port):
+    elif _open(host, port):
         yield from _round_trip(at, environment, stored)
 
 

@@ -89,10 +89,17 @@ def _endpoints(environment: Mapping[str, str]) -> Iterator[Finding]:
                 f"{said}: the URL of one signal is used as it is, without a path",
                 "write the whole URL, or use OTEL_EXPORTER_OTLP_ENDPOINT",
             )
-    if len({urlsplit(endpoint(environment, signal)).netloc for signal in _SIGNALS}) > 1:
+    if len({_place(endpoint(environment, signal)) for signal in _SIGNALS}) > 1:
         yield warning(
             "endpoint", "signals go to different places", "one endpoint keeps them together"
         )
+
+
+def _place(url: str) -> str:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:  # said already
+        return ""
 
 
 def _content(environment: Mapping[str, str]) -> Finding:

@@ -13,6 +13,8 @@ import http.client
 import logging
 import os
 import random
+import selectors
+import socket
 import threading
 import time
 import weakref
@@ -27,13 +29,34 @@ from engram.instrumentation.export.settings import Target
 _RETRYABLE: Final = frozenset({429, 502, 503, 504})
 _CONNECT_S: Final = 3.0
 _LAST_S: Final = 3.0
-"""For a request when the app ends."""
+"""How long a receiver that does not answer may hold up the end of the app: all signals together."""
+_LATEST_S: Final = 10.0
+"""How long one that answers may, while there is something left to send."""
+_LOOK_S: Final = 0.25
+"""A sender that waits for an answer looks this often whether the app ends meanwhile."""
 _BACKOFF_S: Final = 0.5
 _LONGEST_WAIT_S: Final = 5.0
 _ANSWER_BYTES: Final = 64 << 10
 _SILENCE_S: Final = 60.0
 _log = logging.getLogger("engram.export")
 _all: weakref.WeakSet[Sender] = weakref.WeakSet()
+
+
+class _Ending:
+    """The time that is left when the app ends."""
+
+    def __init__(self) -> None:
+        now = time.monotonic()
+        self._until, self._latest = now + _LAST_S, now + _LATEST_S
+
+    @property
+    def until(self) -> float:
+        """When the last request is given up."""
+        return self._until
+
+    def answered(self) -> None:
+        """Somebody is there: the next request may take as long."""
+        self._until = min(time.monotonic() + _LAST_S, self._latest)
 
 
 class Sender:
@@ -51,7 +74,7 @@ class Sender:
         if target.compression != "none":
             self._headers["content-encoding"] = target.compression
         self._reset()
-        self._closing = False
+        self._ending: _Ending | None = None
         self._gone = False
         self._stop = threading.Event()
         self._warned = -_SILENCE_S
@@ -78,10 +101,9 @@ class Sender:
         return not problem
 
     def _send(self, body: bytes) -> str:
-        if self._closing and self._gone:
+        deadline = time.monotonic() + self._target.timeout_s
+        if self._ending is not None and (self._gone or time.monotonic() >= self._ending.until):
             return "it was not reached, and the app ends"
-        seconds = min(self._target.timeout_s, _LAST_S) if self._closing else self._target.timeout_s
-        deadline = time.monotonic() + seconds
         wait_s = _BACKOFF_S
         while True:
             after: float | None = None
@@ -93,6 +115,8 @@ class Sender:
                 self._gone = True
             else:
                 self._gone = False
+                if self._ending is not None:
+                    self._ending.answered()
                 if 200 <= status < 300:
                     if answer:
                         self.warn(f"some records were refused: {_readable(answer)}")
@@ -103,7 +127,7 @@ class Sender:
             # Not all at the same moment, when a collector comes back.
             pause = after if after is not None else wait_s * random.uniform(0.8, 1.2)  # noqa: S311
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
-            if self._closing or time.monotonic() + pause >= deadline:
+            if self._ending is not None or time.monotonic() + pause >= deadline:
                 return problem
             self._stop.wait(pause)
 
@@ -120,18 +144,37 @@ class Sender:
 
     def _exchange(self, body: bytes, deadline: float) -> tuple[int, float | None, bytes]:
         connection = self._connection or self._connect()
-        left = max(deadline - time.monotonic(), 0.1)
         if connection.sock is None:
-            connection.timeout = min(left, 1.0 if self._closing else _CONNECT_S)
+            longest = _CONNECT_S if self._ending is None else 1.0
+            connection.timeout = min(self._left(deadline), longest)
             connection.connect()
         if connection.sock is not None:
-            connection.sock.settimeout(left)
+            connection.sock.settimeout(self._left(deadline))
         connection.request("POST", self._path, body, self._headers)
+        self._await_answer(connection.sock, deadline)
         response = connection.getresponse()
         answer = response.read(_ANSWER_BYTES)
         if not response.isclosed() or response.will_close:
             self._drop()
         return response.status, _retry_after(response.getheader("retry-after")), answer
+
+    def _left(self, deadline: float) -> float:
+        """Seconds for what is under way; fewer than were meant when the app ends meanwhile."""
+        if self._ending is not None:
+            deadline = min(deadline, self._ending.until)
+        return max(deadline - time.monotonic(), 0.1)
+
+    def _await_answer(self, sock: socket.socket | None, deadline: float) -> None:
+        """A read cannot be woken, so it begins when there is something to read."""
+        if sock is None:
+            return
+        with selectors.DefaultSelector() as answers:
+            answers.register(sock, selectors.EVENT_READ)
+            while not answers.select(min(self._left(deadline), _LOOK_S)):
+                until = deadline if self._ending is None else min(deadline, self._ending.until)
+                if time.monotonic() >= until:
+                    raise TimeoutError("timed out")
+        sock.settimeout(self._left(deadline))
 
     def _connect(self) -> http.client.HTTPConnection:
         url, tls = self._target.url, self._target.tls
@@ -159,9 +202,10 @@ class Sender:
         host = f"{url.hostname}:{url.port}" if url.port else url.hostname  # no user and password
         _log.warning("engram: telemetry was not taken by %s%s: %s", host, url.path, problem)
 
-    def hurry(self) -> None:
-        """The app ends: what is left is tried once, and nothing is waited for."""
-        self._closing = True
+    def hurry(self, ending: _Ending | None = None) -> None:
+        """The app ends: what is left is tried once, as long as there is time."""
+        if self._ending is None:
+            self._ending = ending or _Ending()
         self._stop.set()
 
     def close(self) -> None:
@@ -181,8 +225,9 @@ def _hurry_all() -> None:
     Functions registered later run earlier, and the SDK's are registered when its providers are
     made, before their exporters; so `exporters` registers this once more then.
     """
+    ending = _Ending()  # of all: their providers are shut down one after the other
     for sender in list(_all):
-        sender.hurry()
+        sender.hurry(ending)
 
 
 def hurry_at_exit() -> None:
