@@ -512,7 +512,7 @@ def test_muted_is_recorded_and_not_loud(collecting: Collecting) -> None:
 def test_limits_are_settings() -> None:
     """The job that runs has those of the file; what is wrong is said with its path."""
     base = DEFAULT_FILE.read_text()
-    begin, end = base.index("  predictions:"), base.index("  alerts:")
+    begin, end = base.index("  predictions:"), base.index("  self_optimization:")
 
     def read(text: str) -> Any:
         path = Path("x.yaml")
