@@ -24,6 +24,7 @@ from tests.instrumentation.running import (
 
 from engram.exporters.ask import ask
 from engram.learning.jobs import JOBS, Runner
+from engram.learning.jobs.errors import LASTS
 
 ROOT = Path(__file__).parents[2]
 SHOP = ROOT / "examples/shop"
@@ -44,6 +45,9 @@ FOUND = {
 
 CONSEQUENCES = ("503 in GET /stock/teapot", "OutOfStock", "sync_catalogue", "POST /orders fails")
 """What faults bring about besides: true statements on the same things."""
+
+LASTING = f", {LASTS} times by now"
+"""Said, once, of a new error that stays, when so many were new that the first was said in a whisper."""
 
 
 def learned(folder: Path, faults: str) -> list[tuple[str, str]]:
@@ -135,7 +139,8 @@ def test_nothing_else_is_said(faulty: list[tuple[str, str]]) -> None:
     others = [
         title
         for _, title in faulty
-        if not title.startswith(known) and not any(word in title for word in CONSEQUENCES)
+        if not title.replace(LASTING, "").startswith(known)
+        and not any(word in title for word in CONSEQUENCES)
     ]
     assert others == []
 

@@ -55,8 +55,10 @@ class Rules:
 
     def apply(self, frame: pl.DataFrame, kind: Kind) -> pl.DataFrame:
         """The memories of a batch, unmerged: exactly the columns of `MEMORY_SCHEMA`."""
-        if kind == "log" and (ours := frame["scope_name"] == own.ITSELF).any():
-            frame = frame.filter(~ours.fill_null(False))  # no memory of the user's
+        if kind == "log" and "scope_name" in frame.columns:
+            ours = frame["scope_name"] == own.ITSELF
+            if ours.any():
+                frame = frame.filter(~ours.fill_null(False))  # no memory of the user's
         if not frame.height:
             return pl.DataFrame(schema=MEMORY_SCHEMA)
         plans = self._compiled(kind, frozenset(frame.columns))
