@@ -57,6 +57,16 @@ def test_a_step_is_no_fast_rise() -> None:
             assert crossing(values[: 7 * DAY + hours * 12], STEP_S, 200).probability < 0.5
 
 
+def test_a_line_over_a_gap_is_no_rise() -> None:
+    """A quiet night without a value, and then a high one: between them nobody knows."""
+    values = np.tile(50 + 5 * np.sin(np.arange(24) * 2 * np.pi / 24), 8)
+    values += np.random.default_rng(3).normal(size=len(values))
+    values[-14:-2] = np.nan
+    values[-2:] = 130
+    for end in (len(values) - 1, len(values)):
+        assert crossing(values[:end], 3600, 140).probability < 0.5
+
+
 def test_nearer_is_more_probable() -> None:
     """Of a leak that goes on, the closer the limit the surer."""
     values = busy(8)

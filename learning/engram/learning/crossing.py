@@ -50,7 +50,10 @@ _EACH: Final = 0.25
 """Share of an even rise that each quarter must have at least."""
 
 
-_STOPS: Final = 0.5
+_SEEN: Final = 0.75
+"""Share of the hours of each quarter that must be known, and not drawn over."""
+
+_STOPS: Final = 0.25
 """Uncertainty of a rise that goes on, as a share of it: leaks pause, and are mended."""
 
 
@@ -67,15 +70,18 @@ _NEVER: Final = Crossing(0.0, None)
 
 def crossing(values: Series, step_s: float, limit: float) -> Crossing:
     """Whether a series with a value each `step_s` seconds rises to `limit` within 24 hours."""
-    hours = _hourly(np.asarray(values, np.float64).ravel(), step_s)
+    hours, known = _hourly(np.asarray(values, np.float64).ravel(), step_s)
     if len(hours) < 2 * _DAY or not math.isfinite(limit):
         return _NEVER
     scale = max(float(np.abs(hours).max()), abs(limit)) or 1.0
     hours, limit = hours / scale, limit / scale
     if np.median(hours[-3:]) >= limit:
         return Crossing(1.0, 0.0)
-    slow = _daily(hours, limit)
-    fast = _soon(hours, limit)
+    # A line that was drawn over a gap rises as evenly as nothing else does.
+    both = known[-2 * _DAY :].reshape(2, _DAY).sum(axis=1)
+    slow = _daily(hours, limit) if both.min() >= _DAY // 2 else _NEVER
+    each = known[-_SOON:].reshape(4, -1)
+    fast = _soon(hours, limit) if each.mean(axis=1).min() >= _SEEN else _NEVER
     return max(slow, fast, key=lambda one: one.probability)
 
 
@@ -122,6 +128,7 @@ def _soon(hours: Series, limit: float) -> Crossing:
     steps = np.arange(1, _DAY + 1)
     # The median of three hours is that of the one in the middle, an hour ago.
     comes = float(np.median(rest[-3:])) + slope * (steps + 1) + shape
+    comes = comes[:_SOON]  # no farther than was seen
     return _reached(comes, limit, noise, hours)
 
 
@@ -151,19 +158,24 @@ def _shape(hours: Series, but: int = 2) -> Series:
     return np.asarray(np.median(rows - np.median(rows, axis=1, keepdims=True), axis=0))
 
 
-def _hourly(values: Series, step_s: float) -> Series:
-    """Medians by hour, up to 14 days; gaps drawn over. Rarer values are held, up to a point."""
+def _hourly(values: Series, step_s: float) -> tuple[Series, Any]:
+    """Medians by hour, up to 14 days; gaps drawn over. Rarer values are held, up to a point.
+
+    And which hours have a value of their own.
+    """
     known = np.flatnonzero(np.isfinite(values))
     if not len(known) or step_s > _RAREST * _HOUR:
-        return values[:0]
+        return values[:0], values[:0]
     filled = np.interp(np.arange(known[0], len(values)), known, values[known])
     points = max(1, round(_HOUR / step_s))
     if step_s > _HOUR:
-        return np.repeat(filled, max(1, round(step_s / _HOUR)))[-14 * _DAY :]
+        each = max(1, round(step_s / _HOUR))
+        seen: Any = np.repeat(np.isfinite(values[known[0] :]), each)
+        return np.repeat(filled, each)[-14 * _DAY :], seen[-14 * _DAY :]
     hours = min(len(filled) // points, 14 * _DAY)
-    return np.asarray(
-        np.median(filled[len(filled) - hours * points :].reshape(hours, points), axis=1)
-    )
+    by_hour = filled[len(filled) - hours * points :].reshape(hours, points)
+    seen = np.isfinite(values[len(values) - hours * points :]).reshape(hours, points).any(axis=1)
+    return np.asarray(np.median(by_hour, axis=1)), seen
 
 
 __all__ = ["Crossing", "crossing"]
