@@ -233,7 +233,7 @@ def main() -> None:
             print(f"{fault:16} n={n:3}", end="  ")
         print(f"unclear {mark['unclear'] / n:.3f}  named wrongly {mark['wrong'] / n:.3f}")
     planted = [marks[one] for one in FAULTS if one in marks]
-    n = sum(one["n"] for one in planted)
+    n = max(1, sum(one["n"] for one in planted))
     print(f"{'all planted':16} n={n:3}  top-1 {sum(one['first'] for one in planted) / n:.3f}  "
           f"top-3 {sum(one['three'] for one in planted) / n:.3f}")  # fmt: skip
     _cost(options.spans, rng)

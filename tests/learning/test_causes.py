@@ -166,6 +166,24 @@ def test_an_error_that_spikes_in_a_service(collecting: Collecting) -> None:
     assert len(one["evidence"]) == 2
 
 
+def test_many_incidents_are_looked_into_pass_by_pass(collecting: Collecting) -> None:
+    """Four a pass; none twice, none forgotten."""
+    told_ = [
+        Insight(
+            job="performance", key=(str(n),), title=f"op{n} is slower", content="so it is",
+            time_unix_nano=BEGIN + (START + 6) * HOUR, service="front", tags=("state:slower",),
+            facts={"state": "slower", "operation": f"op{n}", "since": BEGIN + START * HOUR},
+        )
+        for n in range(6)
+    ]  # fmt: skip
+    ask(collecting.home, "append", signal=str(Signal.LOGS), body=request(told_), trusted=True)
+    collecting.commit()
+    said = [causes(collecting, 6) for _ in range(3)]
+    assert [len(one) for one in said] == [4, 6, 6]
+    assert {one["why"] for one in said[2]} == {"too few runs have traces"}
+    assert len({one["incident"] for one in said[2]}) == 6
+
+
 def test_nothing_told_is_nothing_said(collecting: Collecting) -> None:
     """Nothing is read of the spans, either."""
     collecting.admit(Signal.TRACES, System().hours(0, 3, 5))
