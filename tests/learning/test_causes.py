@@ -143,6 +143,47 @@ def test_an_incident_that_the_traces_do_not_show_is_unclear(collecting: Collecti
     assert "cause_service" not in one
 
 
+def test_an_error_that_spikes_in_a_service(collecting: Collecting) -> None:
+    """Of all its entry spans; the cause is below it. What is new beside it is seen with it."""
+    system, moment = System(), BEGIN + START * HOUR + HOUR // 2
+    collecting.admit(Signal.TRACES, system.hours(0, START, 60))
+    collecting.admit(Signal.TRACES, system.hours(START, START + 1, 120, Fault(failing={"db": 0.5})))
+    spike, new = (
+        Insight(
+            job="errors", key=(state,), title=f"{state} in {service}", content="so it is",
+            time_unix_nano=moment, service=service, tags=(f"state:{state}",),
+            facts={"state": state, "pattern": "E in f", "n": 20},
+        )
+        for state, service in (("spike", "stock"), ("new", "db"))
+    )  # fmt: skip
+    body = request([spike, new])
+    ask(collecting.home, "append", signal=str(Signal.LOGS), body=body, trusted=True)
+    collecting.commit()
+    [one] = causes(collecting, 1)
+    assert one["title"].startswith("Cause: GET /db (db) ("), one["content"]
+    assert one["title"].endswith("of: spike in stock")
+    assert "seen with it: new in db" in one["content"]
+    assert len(one["evidence"]) == 2
+
+
+def test_many_incidents_are_looked_into_pass_by_pass(collecting: Collecting) -> None:
+    """Four a pass; none twice, none forgotten."""
+    told_ = [
+        Insight(
+            job="performance", key=(str(n),), title=f"op{n} is slower", content="so it is",
+            time_unix_nano=BEGIN + (START + 6) * HOUR, service="front", tags=("state:slower",),
+            facts={"state": "slower", "operation": f"op{n}", "since": BEGIN + START * HOUR},
+        )
+        for n in range(6)
+    ]  # fmt: skip
+    ask(collecting.home, "append", signal=str(Signal.LOGS), body=request(told_), trusted=True)
+    collecting.commit()
+    said = [causes(collecting, 6) for _ in range(3)]
+    assert [len(one) for one in said] == [4, 6, 6]
+    assert {one["why"] for one in said[2]} == {"too few runs have traces"}
+    assert len({one["incident"] for one in said[2]}) == 6
+
+
 def test_nothing_told_is_nothing_said(collecting: Collecting) -> None:
     """Nothing is read of the spans, either."""
     collecting.admit(Signal.TRACES, System().hours(0, 3, 5))

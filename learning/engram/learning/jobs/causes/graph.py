@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from engram.learning.jobs.causes.incidents import BEFORE, Incident
+from engram.learning.jobs.causes.incidents import BEFORE, HOUR, Incident
 
 if TYPE_CHECKING:
     from engram.learning.jobs.runner import Read
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 RUNS: Final = 4_000
 """Of each side, drawn by the hash of their trace: 200 a slice are enough for a mean."""
 
-SLICES: Final = 6
-"""Of the incident; the time before has slices as long."""
+SLICES: Final = (3, 6)
+"""Of the incident, at least and at most; the time before has slices as long."""
+
+ENOUGH: Final = 50
+"""Runs of a slice, where there are so many: of fewer a share of errors is mostly chance."""
 
 SHORTEST: Final = 300 * 10**9
 """Of a slice: below it a single run would be a level."""
@@ -68,11 +71,14 @@ class Observed:
 
 def observed(read: Read, incident: Incident) -> Observed:
     """What the traces of an incident and of the time before it look like."""
-    length = max(SHORTEST, (incident.until - incident.since) // SLICES)
+    whole = incident.until - incident.since
+    before, during = _counted(read, incident)
+    slices = min(max(during // ENOUGH, SLICES[0]), SLICES[1])
+    length = max(SHORTEST, whole // slices)
     start = BEFORE // length
     begin = incident.since - start * length
     seen = Observed(-(-(incident.until - begin) // length), start)
-    _load(read, incident, begin, seen)
+    seen.load = (before / (BEFORE / HOUR), during / (whole / HOUR))
     rows = read(
         _TRACES,
         [incident.service, incident.operation, incident.operation, begin, incident.until,
@@ -98,7 +104,8 @@ def observed(read: Read, incident: Incident) -> Observed:
     return seen
 
 
-def _load(read: Read, incident: Incident, begin: int, seen: Observed) -> None:
+def _counted(read: Read, incident: Incident) -> tuple[int, int]:
+    """All runs before and during."""
     row = read(
         """
         SELECT count(*) FILTER (start_time_unix_nano < ?) AS before,
@@ -107,13 +114,9 @@ def _load(read: Read, incident: Incident, begin: int, seen: Observed) -> None:
             AND start_time_unix_nano >= ? AND start_time_unix_nano < ?
         """,
         [incident.since, incident.since, incident.service, incident.operation,
-         incident.operation, begin, incident.until],
+         incident.operation, incident.since - BEFORE, incident.until],
     ).row(0)  # fmt: skip
-    hour = 3600e9
-    seen.load = (
-        row[0] / ((incident.since - begin) / hour),
-        row[1] / ((incident.until - incident.since) / hour),
-    )
+    return int(row[0]), int(row[1])
 
 
 _TRACES: Final = f"""
@@ -129,16 +132,24 @@ WITH runs AS (
 ), spans AS (
     SELECT s.trace_id, s.span_id, s.parent_span_id AS parent, d.slice,
         coalesce(s.service_name, '') AS service, s.name, s.kind,
+        s.start_time_unix_nano AS start, s.end_time_unix_nano AS ends,
         greatest(s.end_time_unix_nano - s.start_time_unix_nano, 0) AS took,
         s.status_code IS NOT DISTINCT FROM 2 OR coalesce(s.http_response_status_code, 0) >= 500
             AS failed
     FROM lake.spans s JOIN drawn d USING (trace_id)
     WHERE s.start_time_unix_nano >= ? AND s.start_time_unix_nano < ?
         AND s.scope_name IS DISTINCT FROM 'engram.learning'
+), children AS (
+    -- Of each child the part in which none that began before it ran: calls may be parallel.
+    SELECT trace_id, parent, service, kind, failed, start, ends, max(ends) OVER (
+        PARTITION BY trace_id, parent ORDER BY start, span_id
+        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS covered
+    FROM spans WHERE parent IS NOT NULL
 ), below AS (
-    SELECT c.trace_id, c.parent AS span_id, sum(c.took) AS took, bool_or(c.failed) AS failed,
-        min(c.service) FILTER (c.kind IN (2, 5)) AS callee
-    FROM spans c WHERE c.parent IS NOT NULL GROUP BY ALL
+    SELECT trace_id, parent AS span_id, bool_or(failed) AS failed,
+        sum(greatest(ends - greatest(start, coalesce(covered, start)), 0)) AS took,
+        min(service) FILTER (kind IN (2, 5)) AS callee
+    FROM children GROUP BY ALL
 ), named AS (
     SELECT s.*, greatest(s.took - coalesce(b.took, 0), 0) AS own,
         s.failed AND NOT coalesce(b.failed, false) AS own_failed,

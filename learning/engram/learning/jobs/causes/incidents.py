@@ -23,8 +23,8 @@ BEFORE: Final = DAY
 LONGEST: Final = 6 * HOUR
 """Of an incident that is looked at: what it began with is at its beginning."""
 
-MOST: Final = 8
-"""Incidents of a pass; of more the newest. Each costs a scan of the telemetry around it."""
+MOST: Final = 4
+"""Incidents of a pass, the newest; the others wait for the next. Each costs a scan of a day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,7 @@ def incidents(read: Read, window: Window, job: str) -> list[Incident]:
                 since, min(time, since + LONGEST), time,
             )
         )  # fmt: skip
-    # First the newest, then what is done: a pass that is repeated looks at no older ones instead.
-    return [one for one in found[:MOST] if one.id not in done]
+    return [one for one in found if one.id not in done][:MOST]
 
 
 __all__ = ["BEFORE", "DAY", "HOUR", "Incident", "incidents"]
