@@ -14,10 +14,14 @@ import pytest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from tests.learning.home import Collecting
 from tests.telemetry import T0
+from tests.telemetry import request as user_request
 
 from engram.collector import jobs, query
+from engram.collector.exporters.forward import Forwarder
+from engram.collector.exporters.settings import Retry
 from engram.collector.itself import collect_teller
 from engram.exporters import own
+from engram.exporters.engine import Engine, EngineSettings
 from engram.exporters.home import Home
 from engram.exporters.itself.notes import Notes, Taken
 from engram.exporters.itself.settings import COMPACT, HOUR, PACE, Chosen, Settings, new_in, write
@@ -449,3 +453,37 @@ def test_recall_that_helped_is_counted_by_kind(collecting: Collecting) -> None:
     found = [one for one in living.said if str(one.facts["what"]).startswith("recall")]
     assert [(one.facts["helped"], one.facts["n"]) for one in found] == [(6, 8)]
     assert found[0].facts["low"] < 0.75 < found[0].facts["high"]
+
+
+def test_exporters_do_not_send_it_on(tmp_path: Path) -> None:
+    """It stays at home; what came with it goes."""
+    engine = Engine(Home(tmp_path / "home"), EngineSettings(commit_interval_s=0.02))
+    follower = engine.follow("remote", frozenset({Signal.LOGS}))
+    sent: list[bytes] = []
+
+    class Remote:
+        def send(self, signal: Signal, body: bytes) -> str:
+            sent.append(body)
+            return ""
+
+        def close(self) -> None:
+            pass
+
+    forwarder = Forwarder(
+        "remote", follower, Remote(), {Signal.LOGS: [None]}, retry=Retry(),
+        max_request_bytes=1 << 20, quarantine=lambda entry, why: None,
+    )  # fmt: skip
+    engine.start()
+    try:
+        ours = request("collect", T0, Taken(60.0, {"commit.n": 1}))
+        engine.admit(Signal.LOGS, ours, Encoding.IDENTITY, trusted=True, itself=True).result(20)
+        theirs = user_request(Signal.LOGS, [log("theirs")])
+        engine.admit(Signal.LOGS, theirs, Encoding.IDENTITY).result(20)
+        forwarder.start()
+        deadline = time.monotonic() + 20
+        while not sent and time.monotonic() < deadline:
+            time.sleep(0.02)
+    finally:
+        forwarder.shutdown()
+        engine.shutdown(10)
+    assert b"".join(sent) == theirs
