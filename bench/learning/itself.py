@@ -1,10 +1,12 @@
-"""What it costs that Engram tells of itself: a note, a record, and the hourly look of the job.
+"""How often a trial keeps what helps and what does not, and what telling of itself costs.
 
 python bench/learning/itself.py
 """
 
 from __future__ import annotations
 
+import math
+import random
 import tempfile
 import time
 from pathlib import Path
@@ -17,6 +19,9 @@ from engram.exporters.itself.told import request
 from engram.exporters.signals import Encoding, Signal
 from engram.learning.itself import Itself
 from engram.learning.jobs.itself import About
+from engram.learning.jobs.itself.decisions import chosen
+from engram.learning.jobs.itself.trials import Decision, decide
+from engram.learning.jobs.itself.work import Cell
 from engram.learning.jobs.runner import Reader
 from engram.learning.jobs.window import Window
 
@@ -24,8 +29,33 @@ WEEK_MINUTES = 7 * 24 * 60
 START = 500_000 * HOUR
 
 
+TRIALS = 300
+
+
+def kept(ratio: float, seed: int) -> bool:
+    """Whether a value that changes the cost by so much is kept, amid a load that comes and goes."""
+    rng, drift = random.Random(seed), 0.0
+    decisions: list[Decision] = []
+    told: dict[int, Cell] = {}
+    first = START // HOUR + 97 * seed  # the order of turns is another in each
+    for hour in range(first, first + 12 + 52):
+        found = decide(hour, {COMPACT: told}, decisions, Itself().may_change)
+        if found is not None:
+            decisions.append(found)
+        held = chosen(decisions).get(COMPACT)
+        value = held.at(COMPACT, hour * HOUR) if held else 60.0
+        drift = 0.8 * drift + rng.gauss(0, 0.3)
+        load = math.exp(math.sin(2 * math.pi * hour / 24) + drift + rng.gauss(0, 0.1))
+        cost = 1e6 * load * (ratio if value > 60 else 1.0)
+        told[hour] = Cell(value, cost, 3600.0)
+    return any(one.action == "kept" for one in decisions)
+
+
 def main() -> None:
-    """Print CPU seconds."""
+    """Print what is kept, and CPU seconds."""
+    for ratio in (1.0, 0.9, 0.8, 0.7, 0.5):
+        n = sum(kept(ratio, seed) for seed in range(TRIALS))
+        print(f"a value that costs {ratio:g} times as much: kept in {n} of {TRIALS} trials")
     notes = Notes()
     for on in (False, True):
         notes.on = on

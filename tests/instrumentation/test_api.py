@@ -35,6 +35,7 @@ from tests.interop.collecting import collecting
 import engram.instrumentation as engram
 from engram.exporters.signals import Signal
 from engram.instrumentation import redaction
+from engram.instrumentation.agents import agent
 from engram.instrumentation.api import marks, optimizations, remedies, values
 from engram.instrumentation.api.breaker import Breaker
 from engram.instrumentation.processors import add_processors
@@ -374,6 +375,50 @@ def test_weird_arguments(content: Any, field: Any) -> None:
         logs_api._LOGGER_PROVIDER = before
     assert made.memory()["id"] == fact.id
     assert len(json.dumps(values.plain([content, field]))) < 4 * values.CHARACTERS
+
+
+class Rude(Exception):
+    """Whatever is asked of it raises."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+    __repr__ = __iter__ = __bool__ = __len__ = __str__
+
+
+@pytest.mark.parametrize("bad", [None, 5, "\ud800", Rude()], ids=["none", "five", "half", "rude"])
+def test_what_an_app_gives_by_mistake_raises_nothing(seen: Seen, bad: Any) -> None:
+    """No argument of any type does; and what can be told is told."""
+    engram.record_decision(bad, bad, bad, reason=bad)
+    engram.decision("d", options=bad)(lambda: bad)()
+    engram.record_outcome(bad, bad)
+    engram.record_calculation(bad, bad, bad, unit=bad)
+    engram.workflow_state(bad, bad, from_state=bad)
+    engram.webhook_received(bad, bad, bad, delivery=bad)
+    engram.record_solution(bad, bad, steps=bad)
+    engram.remember_preference(bad, bad, bad)
+    with engram.automation_run(bad, trigger=bad), engram.sync_run(bad, bad):
+        pass
+    assert len(seen.logs.get_finished_logs()) == 8 + 2 + 2  # a run is told twice
+
+
+def test_an_error_that_cannot_be_told(monkeypatch: pytest.MonkeyPatch, seen: Seen) -> None:
+    """Its `__str__` raises: fixed all the same, rolled back all the same, and still the app's."""
+    monkeypatch.setenv(remedies.MODE, "on")
+    monkeypatch.setattr(remedies, "_registered", {})
+    engram.remedy("rude", handles=Rude)(lambda _: "done")
+    run = engram.apply_remedy(Rude())
+    assert run is not None
+    assert run.fixed
+
+    def raises() -> int:
+        raise Rude
+
+    once = engram.optimization("rude", improved=raises, canary=1.0, enabled=True)(lambda: 1)
+    assert {once() for _ in range(50)} == {1}
+    assert optimizations._registered["rude"].state == "rolled_back"
+    with pytest.raises(Rude), agent("AUREA"):
+        raise Rude
 
 
 def test_bounded() -> None:

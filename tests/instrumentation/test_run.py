@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -160,6 +161,41 @@ def test_what_would_be_lost(collector: Collector, folder: Path) -> None:
     assert sorted(steps) == ["Background task bad_mail: failed", "Background task mail: done"]
 
 
+MIDDLE = """
+import time
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+async def work(scope, receive, send):
+    time.sleep(3600 if scope["path"] == "/hangs" else 0)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"ok"})
+app = OpenTelemetryMiddleware(work)
+"""
+
+
+def test_an_intent_of_another_framework_survives_kill_9(
+    collector: Collector, tmp_path: Path
+) -> None:
+    """By OpenTelemetry's instrumentation of it, as with Flask and Django: told at the beginning."""
+    (tmp_path / "app.py").write_text(MIDDLE)
+    port, name = free_port(), "middle"
+    with running(tmp_path, _uvicorn(port), endpoint=collector.url, service=name, port=port) as app:
+        assert app.get("/fine?token=t0p&cup=2") == 200
+        collector.wait(name, "request_outcome", "/fine")
+        (fine,) = collector.wait(name, "request_intent", "/fine")
+        asking = subprocess.Popen(
+            [sys.executable, "-c", "import sys, urllib.request as u; u.urlopen(sys.argv[1])",
+             f"{app.url}/hangs"],
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        (lost,) = collector.wait(name, "request_intent", "/hangs")
+        os.kill(app.process.pid, signal.SIGKILL)
+        asking.wait(20)
+    assert len(fine["sources"]) == 2  # the event before, the span after: one memory
+    arguments = json.loads(json.loads(fine["attributes"])["arguments"])
+    assert arguments == {"token": "[REDACTED]", "cup": "2"}
+    assert len(lost["sources"]) == 1
+
+
 @pytest.mark.parametrize("how", ["reload", "workers", "gunicorn"])
 def test_servers_with_children(collector: Collector, folder: Path, how: str) -> None:
     """Reloaded children, workers and pre-forked processes are captured as the first one is."""
@@ -201,12 +237,15 @@ def test_jobs_of_apscheduler(collector: Collector, tmp_path: Path) -> None:
     (tmp_path / "jobs.py").write_text(
         "import time\n"
         "from apscheduler.schedulers.background import BackgroundScheduler\n"
+        "from apscheduler.triggers.date import DateTrigger\n"
         "from opentelemetry import trace\n"
         "def good(): pass\n"
         "def bad(): raise ValueError('bad night')\n"
+        "class Rude(DateTrigger):\n"
+        "    def __str__(self): raise RuntimeError('no')\n"
         "with trace.get_tracer('t').start_as_current_span('starter'):\n"
         "    s = BackgroundScheduler(); s.start()\n"
-        "    s.add_job(good); s.add_job(bad)\n"
+        "    s.add_job(good, Rude()); s.add_job(bad)\n"
         "    time.sleep(1)\n"
     )
     with running(tmp_path, [sys.executable, "jobs.py"], endpoint=collector.url) as program:

@@ -47,7 +47,7 @@ CONSEQUENCES = ("503 in GET /stock/teapot", "OutOfStock", "sync_catalogue", "POS
 """What faults bring about besides: true statements on the same things."""
 
 LASTING = f", {LASTS} times by now"
-"""Said, once, of a new error that stays, when so many were new that the first was said in a whisper."""
+"""Said once of a new error that stays, when so many were new that the first was said quietly."""
 
 
 def learned(folder: Path, faults: str) -> list[tuple[str, str]]:

@@ -25,6 +25,8 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
+from engram.instrumentation.api.values import said
+
 _log = logging.getLogger("engram.instrumentation")
 
 _AGENT: Final = context.create_key("engram-agent")
@@ -34,8 +36,8 @@ _MOST_TEXT: Final = 64 * 1024
 
 def content_captured() -> bool:
     """Whether prompts, answers and states may be told: `ENGRAM_CAPTURE_CONTENT`, on by default."""
-    said = os.environ.get("ENGRAM_CAPTURE_CONTENT", "").strip().lower()
-    return said not in ("false", "0", "no", "off")
+    wanted = os.environ.get("ENGRAM_CAPTURE_CONTENT", "").strip().lower()
+    return wanted not in ("false", "0", "no", "off")
 
 
 def within(name: str | None, conversation: str | None, base: Context | None = None) -> Context:
@@ -108,17 +110,17 @@ def agent(
     Works around synchronous and asynchronous code alike. More attributes, whose names become
     those of the span, may be given.
     """
-    said: dict[str, AttributeValue] = {
+    known: dict[str, AttributeValue] = {
         **attributes,
         "gen_ai.operation.name": "invoke_agent",
         "gen_ai.agent.name": name,
     }
     if conversation:
-        said["gen_ai.conversation.id"] = conversation
+        known["gen_ai.conversation.id"] = conversation
     if user:
-        said["user.id"] = user
+        known["user.id"] = user
     span = trace.get_tracer("engram.agents").start_span(
-        f"invoke_agent {name}", kind=SpanKind.INTERNAL, attributes=said
+        f"invoke_agent {name}", kind=SpanKind.INTERNAL, attributes=known
     )
     token = context.attach(within(name, conversation, trace.set_span_in_context(span)))
     try:
@@ -126,7 +128,7 @@ def agent(
     except BaseException as error:
         if not isinstance(error, GeneratorExit):
             span.set_attribute("error.type", type(error).__qualname__)
-            span.set_status(Status(StatusCode.ERROR, str(error)[:1000]))
+            span.set_status(Status(StatusCode.ERROR, said(error, 1000)))
         raise
     finally:
         context.detach(token)

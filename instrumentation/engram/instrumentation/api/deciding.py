@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from engram.instrumentation.api.asking import asked, client
+from engram.instrumentation.api.calls import quietly
 from engram.instrumentation.api.decisions import record_decision
+from engram.instrumentation.api.values import said
 
 Policy = Callable[[Sequence[Any], dict[str, Any]], Any]
 
@@ -47,10 +49,11 @@ def decide(
         none,
     )
     chosen = policy(options, history)
-    sure = confidence(chosen, history) if callable(confidence) else confidence
+    sure = quietly(confidence, chosen, history) if callable(confidence) else confidence
     made = record_decision(
         name, options, chosen, confidence=sure, reason=reason, inputs=context,
-        outcome_due=None if due is None else due.isoformat(), outcome_condition=condition,
+        outcome_due=None if due is None else said(getattr(due, "isoformat", lambda: due)()),
+        outcome_condition=condition,
         **attributes,
     )  # fmt: skip
     return Decided(made.id, chosen, history)

@@ -10,7 +10,7 @@ from typing import Any, Final, overload
 
 from engram.instrumentation.api.calls import Call, P, R, around, quietly
 from engram.instrumentation.api.marks import Remembered, emit, identity, mark, source_key
-from engram.instrumentation.api.values import json_text
+from engram.instrumentation.api.values import json_text, listed, said
 
 _TYPE: Final = "business_decision"
 _ID: Final = re.compile(r"[0-9a-f]{24}")
@@ -33,7 +33,7 @@ def record_decision(
     """Remember a decision. Keep its `id` (or give a `key`) for `record_outcome`."""
     made = mark(
         _TYPE,
-        f"{name}: {_short(chosen)}",
+        f"{said(name)}: {_short(chosen)}",
         key=key,
         content=reason,
         tags=tags,
@@ -41,7 +41,7 @@ def record_decision(
         subject=name,
         payload={
             "decision": name,
-            "options": list(options),
+            "options": listed(options),
             "chosen": chosen,
             "confidence": confidence,
             "reason": reason,
@@ -91,7 +91,7 @@ def record_outcome(
 
 
 def _id(decision: object) -> str:
-    found = str(getattr(decision, "id", decision))
+    found = said(getattr(decision, "id", decision))
     return found if _ID.fullmatch(found) else identity(_TYPE, source_key(decision))
 
 
@@ -127,7 +127,7 @@ def decision(
     """
     if callable(name):
         return decision()(name)
-    known = tuple(options)
+    known = tuple(listed(options))
 
     def of(part: object, result: Any) -> Any:
         return quietly(part, result) if callable(part) else part

@@ -15,6 +15,7 @@ from engram.instrumentation.api.asking import asked, client
 from engram.instrumentation.api.calls import quietly
 from engram.instrumentation.api.marks import mark
 from engram.instrumentation.api.remedies import RemedyRun, apply_remedy, apply_remedy_async
+from engram.instrumentation.api.values import said
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +81,10 @@ def _of_the_process() -> None:
             quietly(handle_error, error)
         main(kind, error, trace_)
 
-    def of_thread(said: threading.ExceptHookArgs) -> None:
-        if isinstance(said.exc_value, Exception):
-            quietly(handle_error, said.exc_value)
-        threads(said)
+    def of_thread(failed: threading.ExceptHookArgs) -> None:
+        if isinstance(failed.exc_value, Exception):
+            quietly(handle_error, failed.exc_value)
+        threads(failed)
 
     sys.excepthook, threading.excepthook = of_main, of_thread
 
@@ -94,8 +95,9 @@ def _remember(error: BaseException) -> str:
         return ""
     kind = type(error).__qualname__
     return mark(
-        "system_error", f"{kind}: {error}", content="".join(traceback.format_exception(error)),
-        subject=kind, payload={"error_type": kind, "error_message": str(error)},
+        "system_error", f"{kind}: {said(error)}", subject=kind,
+        content="".join(traceback.format_exception(error)),
+        payload={"error_type": kind, "error_message": said(error, 4_096)},
     ).id  # fmt: skip
 
 
@@ -103,7 +105,7 @@ def _known(error: BaseException) -> dict[str, Any]:
     return asked(
         "find_known_error",
         lambda: client().find_known_error(
-            error_type=type(error).__qualname__, message=str(error) or type(error).__name__
+            error_type=type(error).__qualname__, message=said(error, 4_096) or type(error).__name__
         ),
         {},
     )

@@ -8,13 +8,14 @@ import re
 import time
 import uuid
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from opentelemetry import baggage
 from opentelemetry._logs import Logger, LogRecord, SeverityNumber, get_logger_provider
 
-from engram.instrumentation.api.values import plain, text
+from engram.instrumentation.api.values import listed, plain, said, text
 
 SCOPE: Final = "engram"
 CARRIED: Final = ("user.id", "session.id", "engram.tenant")
@@ -125,7 +126,7 @@ def described(
         (attributes if room else more)[name] = value
     # Once over the whole: it masks what stands under the name of a secret.
     attributes = {k: v for k, v in attributes.items() if k}
-    made = {k: plain({k: v})[k] for k, v in attributes.items()}
+    made = {k: _masked(k, v) for k, v in attributes.items()}
     if more:
         made["more"] = plain(more)
     made["engram.title"] = text(title, 1_000)
@@ -133,18 +134,25 @@ def described(
         made["engram.id"] = source
     if amends is not None:
         made["engram.amends"] = amends
-    labels = [tags] if isinstance(tags, str) else list(tags or ())
+    labels = listed(tags)
     if labels:
-        made["engram.tags"] = [text(str(tag), 200) for tag in labels[:100]]
+        made["engram.tags"] = [said(tag, 200) for tag in labels[:100]]
     if importance is not None:
         made["engram.importance"] = float(importance)
     if subject is not None:
-        made["engram.subject"] = text(str(subject), 500)
-    if outcome is not None:
-        made["engram.outcome"] = "ok" if outcome else "error"
+        made["engram.subject"] = said(subject)
+    with suppress(Exception):  # somebody's __bool__
+        if outcome is not None:
+            made["engram.outcome"] = "ok" if outcome else "error"
     if verbatim:
         made["engram.verbatim"] = True
     return made
+
+
+def _masked(name: str, value: object) -> Any:
+    """The value, unless it stands under the name of a secret; as text where it resists."""
+    found = plain({name: value})
+    return found[name] if isinstance(found, dict) else found
 
 
 def emit(
@@ -165,9 +173,11 @@ def emit(
             return
         made = described(title, **fields)
         for name in CARRIED:
-            person = (who or {}).get(name) or baggage.get_baggage(name)
+            person = (who or {}).get(name)
+            if person is None or person == "":
+                person = baggage.get_baggage(name)
             if person is not None:
-                made[name] = text(str(person), 500)
+                made[name] = said(person)
         now = time.time_ns()
         logger.emit(
             LogRecord(

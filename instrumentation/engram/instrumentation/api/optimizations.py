@@ -33,7 +33,7 @@ from engram.instrumentation.api.breaker import Breaker
 from engram.instrumentation.api.calls import P, R, quietly
 from engram.instrumentation.api.marks import mark
 from engram.instrumentation.api.sequential import ALARM, ENOUGH, Bet, Watch, median_between
-from engram.instrumentation.api.values import text
+from engram.instrumentation.api.values import said, text
 
 SWITCH: Final = "ENGRAM_OPTIMIZATIONS"
 State = Literal["trying", "helps", "rolled_back"]
@@ -144,7 +144,7 @@ class Optimization:
             often = self._raises.wealth >= ALARM
             row = self._breaker.report(False)
         if row or often:
-            self._end("rolled_back", f"{type(error).__qualname__}: {error}")
+            self._end("rolled_back", f"{type(error).__qualname__}: {said(error)}")
 
     def _pair(self, old: float, new: float) -> tuple[State, str] | None:
         self._pairs += 1

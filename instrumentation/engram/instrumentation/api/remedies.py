@@ -19,6 +19,7 @@ from typing import Any, Final, Literal, TypeVar, cast
 from engram.instrumentation.api.breaker import Breaker
 from engram.instrumentation.api.calls import quietly
 from engram.instrumentation.api.marks import mark
+from engram.instrumentation.api.values import said
 
 F = TypeVar("F", bound=Callable[..., Any])
 Handles = type[BaseException] | str | re.Pattern[str]
@@ -163,6 +164,10 @@ async def _step(step: Callable[..., Any], error: BaseException, facts: dict[str,
     return await made if inspect.isawaitable(made) else made
 
 
+def _why(reason: Exception) -> str:
+    return f"{type(reason).__name__}: {said(reason)}"
+
+
 async def _run(one: Remedy, error: BaseException, facts: dict[str, Any], allowed: str) -> RemedyRun:
     started = time.perf_counter_ns()
     outcome: Outcome = "refused"
@@ -179,20 +184,20 @@ async def _run(one: Remedy, error: BaseException, facts: dict[str, Any], allowed
         else:
             outcome = "dry_run"
     except Exception as reason:  # noqa: BLE001 - a fix must not make it worse
-        detail = f"{type(reason).__name__}: {reason}"
+        detail = _why(reason)
     if outcome == "dry_run" and allowed == "on":
         try:
             result = await _step(one.run, error, facts)
             checked = one.verify is None or (await _step(one.verify, error, facts)) is not False
             outcome, detail = ("fixed", "") if checked else ("failed", "not verified")
         except Exception as reason:  # noqa: BLE001 - a fix must not make it worse
-            outcome, detail = "failed", f"{type(reason).__name__}: {reason}"
+            outcome, detail = "failed", _why(reason)
         if outcome == "failed" and one.rollback is not None:
             try:
                 await _step(one.rollback, error, facts)
                 outcome = "rolled_back"
             except Exception as reason:  # noqa: BLE001 - said in the memory
-                detail += f"; rollback failed: {type(reason).__name__}: {reason}"
+                detail += f"; rollback failed: {_why(reason)}"
         one.breaker.report(outcome == "fixed")
     kind = type(error).__qualname__
     made = mark(
@@ -200,7 +205,7 @@ async def _run(one: Remedy, error: BaseException, facts: dict[str, Any], allowed
         f"{one.name}: {outcome} for {kind}",
         subject=kind,
         outcome=None if outcome in ("dry_run", "refused") else outcome == "fixed",
-        payload={"remedy": one.name, "error_type": kind, "error_message": str(error),
+        payload={"remedy": one.name, "error_type": kind, "error_message": said(error, 4_096),
                  "result": outcome, "detail": detail or None,
                  "duration_ms": round((time.perf_counter_ns() - started) / 1e6, 3)},
     )  # fmt: skip

@@ -16,7 +16,8 @@ import json
 import math
 import pathlib
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from engram.instrumentation.redaction import is_secret
@@ -43,6 +44,28 @@ def text(value: object, limit: int = CHARACTERS) -> str:
         made = made[: limit - 1] + "…"
     # A str subclass would reach the encoder with methods of its own; half a surrogate has no UTF-8.
     return str.encode(made, "utf-8", "replace").decode()
+
+
+def said(value: object, limit: int = 500) -> str:
+    """The value as it says itself, whatever its `__str__` does."""
+    try:
+        return text(str(value), limit)
+    except Exception:  # noqa: BLE001 - somebody's __str__
+        return f"<{type(value).__name__}>"
+
+
+def listed(values: object) -> list[Any]:
+    """What an argument that should be several things holds; of one that cannot be read nothing."""
+    if isinstance(values, (list, tuple)):
+        return list(values)
+    if values is None:
+        return []
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        return [values]
+    try:
+        return list(islice(values, ITEMS))  # it may have no end
+    except Exception:  # noqa: BLE001 - somebody's __iter__
+        return []
 
 
 class _Room:
@@ -85,7 +108,7 @@ def _plain(value: Any, room: _Room, depth: int) -> Any:
     if isinstance(value, _NAMED):
         return room.text(str(value))
     if isinstance(value, BaseException):
-        return room.text(f"{type(value).__name__}: {value}")
+        return room.text(f"{type(value).__name__}: {said(value, CHARACTERS)}")
     if depth >= DEPTH or room.left <= 0:
         return room.text(value)
     if isinstance(value, Mapping):

@@ -10,7 +10,7 @@ from typing import Any, Self, overload
 
 from engram.instrumentation.api.calls import Call, P, R, around, name_of
 from engram.instrumentation.api.marks import Remembered, emit, identity, mark, source_key
-from engram.instrumentation.api.values import json_text, plain
+from engram.instrumentation.api.values import json_text, listed, plain, said
 
 
 def record_calculation(
@@ -20,7 +20,7 @@ def record_calculation(
     """A result that was computed, and from what."""
     return mark(
         "calculation_result",
-        f"{name} = {json_text(result, 80)}{f' {unit}' if unit else ''}",
+        f"{said(name)} = {json_text(result, 80)}{'' if unit is None else f' {said(unit)}'}",
         subject=name,
         payload={"name": name, "inputs": inputs, "result": result, "unit": unit, **attributes},
     )
@@ -52,10 +52,10 @@ def workflow_state(
     **attributes: object,
 ) -> Remembered:  # fmt: skip
     """A workflow is in another state: each transition is a memory."""
-    arrow = f"{from_state} → {state}" if from_state else state
+    arrow = said(state) if from_state is None else f"{said(from_state)} → {said(state)}"
     return mark(
         "workflow_state",
-        f"{name}: {arrow}",
+        f"{said(name)}: {arrow}",
         subject=name,
         payload={"workflow": name, "state": state, "from_state": from_state, "run": run,
                  **attributes},
@@ -152,13 +152,13 @@ def workflow(name: Any = None) -> Any:
 
 def automation_run(name: str, *, trigger: str | None = None, **fields: object) -> Run:
     """An automation runs inside the block; `run.set(...)` adds what it did."""
-    return Run("workflow_state", name, f"Automation {name}",
+    return Run("workflow_state", name, f"Automation {said(name)}",
                {"automation": name, "trigger": trigger, **fields})  # fmt: skip
 
 
 def sync_run(source: str, target: str, *, records: int | None = None, **fields: object) -> Run:
     """Data is synchronised inside the block; `run.set(records=512)` adds what it did."""
-    name = f"{source}→{target}"
+    name = f"{said(source)}→{said(target)}"
     return Run("integration_sync", name, f"Sync {name}",
                {"source": source, "target": target, "records": records, **fields})  # fmt: skip
 
@@ -170,8 +170,8 @@ def webhook_received(
     """A webhook came in; with `delivery` a repeated delivery stays one memory."""
     return mark(
         "webhook_event",
-        f"Webhook {source} {event}",
-        key=None if delivery is None else f"{source} {delivery}",
+        f"Webhook {said(source)} {said(event)}",
+        key=None if delivery is None else f"{said(source)} {said(delivery)}",
         subject=source,
         outcome=success,
         payload={"source": source, "event": event, "id": delivery, "payload": payload,
@@ -192,17 +192,17 @@ def record_solution(
     if isinstance(error, re.Pattern):
         against: dict[str, object] = {"pattern": error.pattern}
     elif isinstance(error, BaseException):
-        against = {"error_type": type(error).__qualname__, "error_message": str(error)}
+        against = {"error_type": type(error).__qualname__, "error_message": said(error, 4_096)}
     else:
         against = {"error_type": error.__qualname__ if isinstance(error, type) else error}
     name = next(iter(against.values()))
     return mark(
         "error_solution",
-        f"Fix for {name}: {json_text(solution, 90)}",
+        f"Fix for {said(name)}: {json_text(solution, 90)}",
         content=solution,
         subject=name,
         outcome=worked,
-        payload={**against, "solution": solution, "steps": list(steps) or None,
+        payload={**against, "solution": solution, "steps": listed(steps) or None,
                  "worked": worked, "confidence": confidence, **attributes},
     )  # fmt: skip
 
@@ -211,8 +211,8 @@ def remember_preference(user: object, key: str, value: object, **attributes: obj
     """What a user prefers. A later value is a memory of its own: recall takes the newest."""
     return mark(
         "user_preference",
-        f"{key}: {json_text(value, 90)}",
-        subject=f"preference:{key}",
+        f"{said(key)}: {json_text(value, 90)}",
+        subject=f"preference:{said(key)}",
         who={"user.id": user},
         payload={"preference": key, "value": value, **attributes},
     )

@@ -14,6 +14,7 @@ from typing import Final
 CAPTURES: Final = (
     "fastapi",
     "wsgi",
+    "frameworks",
     "logs",
     "concurrency",
     "schedulers",

@@ -27,6 +27,7 @@ from opentelemetry.trace import Span, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
 from engram.instrumentation.agents import content_captured, within
+from engram.instrumentation.api.values import said
 
 from ._state import MOST_BYTES, difference, dump
 
@@ -401,7 +402,7 @@ def _failed(span: Span, error: BaseException) -> None:
     span.set_attribute("error.type", f"{module}{kind.__qualname__}")
     # A cancelled task is nobody's error.
     if isinstance(error, Exception):
-        span.set_status(Status(StatusCode.ERROR, str(error)[:1000]))
+        span.set_status(Status(StatusCode.ERROR, said(error, 1000)))
 
 
 _installed: list[str] = []

@@ -19,6 +19,8 @@ from opentelemetry._logs import SeverityNumber, get_logger
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
+from engram.instrumentation.api.values import said
+
 _EXECUTORS: Final = ("asyncio", "debug", "gevent", "pool", "tornado", "twisted")
 _FAILED: Final = 1 << 13
 """APScheduler's EVENT_JOB_ERROR."""
@@ -73,11 +75,12 @@ def _take_wrapped(executor: Any) -> None:
 
 @contextmanager
 def _span(job: Any) -> Iterator[trace.Span]:
-    name = str(getattr(job, "name", None) or getattr(job, "id", "job"))
-    attributes = {"faas.trigger": "timer", "faas.name": name, "engram.job.id": str(job.id)}
-    trigger = getattr(job, "trigger", None)
-    if trigger is not None:
-        attributes["engram.job.trigger"] = str(trigger)
+    # A trigger may be a class of the app's own, and the job has to run whatever it says.
+    name = said(getattr(job, "name", None) or getattr(job, "id", "job"))
+    attributes = {"faas.trigger": "timer", "faas.name": name}
+    for key in ("id", "trigger"):
+        if getattr(job, key, None) is not None:
+            attributes[f"engram.job.{key}"] = said(getattr(job, key))
     with trace.get_tracer("engram.apscheduler").start_as_current_span(
         f"job {name}", context=Context(), kind=SpanKind.INTERNAL, attributes=attributes
     ) as span:
@@ -91,7 +94,7 @@ def _judged(span: trace.Span, events: Any) -> Any:
         if failed:
             error = failed[0].exception
             span.set_attribute("error.type", type(error).__qualname__)
-            span.set_status(Status(StatusCode.ERROR, str(error)[:200]))
+            span.set_status(Status(StatusCode.ERROR, said(error, 200)))
     except Exception:  # noqa: BLE001, S110 - the job must go on
         pass
     return events
@@ -105,7 +108,7 @@ def _wrap_steps(background: Any) -> None:
 
     @functools.wraps(original)
     async def call(self: Any) -> None:
-        name = getattr(self.func, "__qualname__", type(self.func).__qualname__)
+        name = _name(self.func)
         started = time.time_ns()
         try:
             await original(self)
@@ -115,6 +118,12 @@ def _wrap_steps(background: Any) -> None:
         _tell(name, started, None)
 
     background.BackgroundTask.__call__ = call  # which all kinds of BackgroundTasks run one by one
+
+
+def _name(function: Any) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
 def _tell(name: str, started: int, error: BaseException | None) -> None:
