@@ -81,6 +81,7 @@ class Agents:
 
     name = "agents"
     about = "models, tools and graph nodes that fail, or slowed down, or cost more"
+    patient = True
 
     def run(self, read: Read, window: Window) -> Iterable[Insight]:
         """See the module."""

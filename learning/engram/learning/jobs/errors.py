@@ -55,10 +55,12 @@ REGULAR_DAYS: Final = 2
 _LATE: Final = DAY
 """What arrives this late is still looked at; what is said again is stored once."""
 
-PATTERN: Final = (
-    "coalesce(json_extract_string(attributes, '$.type') || ' in ' || "
-    "json_extract_string(attributes, '$.frame'), fingerprint)"
-)
+# Both at once: the text of the attributes is parsed once for it.
+_TOLD: Final = "json_extract_string(attributes, ['$.type', '$.frame'])"
+TYPE: Final = f"{_TOLD}[1]"
+"""SQL: the type of an error's exception."""
+PATTERN: Final = f"coalesce({_TOLD}[1] || ' in ' || {_TOLD}[2], fingerprint)"
+"""SQL: what makes it the same error."""
 
 _HISTORY: Final = 30 * DAY
 """Occurrences that are looked at besides the new ones; of a pattern's age, all."""
@@ -89,23 +91,20 @@ class Errors:
 
     def run(self, read: Read, window: Window) -> Iterable[Insight]:
         """See the module."""
+        import polars as pl
+
         window = Window(max(0, window.since - _LATE), window.until)
         from_ = max(0, window.since - _HISTORY)
-        rows = read(
+        # Of all time, in one scan: only the first of them tells that another is not new.
+        everything = read(
             f"SELECT id, coalesce(service_name, '') AS service, {PATTERN} AS pattern, "
-            "time_unix_nano, title, json_extract_string(attributes, '$.type') AS type "
+            f"time_unix_nano, title, {TYPE} AS type "
             "FROM lake.memories WHERE type IN ('system_error', 'ui_error') "
-            "AND fingerprint IS NOT NULL "
-            "AND time_unix_nano >= ? AND time_unix_nano < ?",
-            [from_, window.until],
-        )
-        ages = read(
-            f"SELECT coalesce(service_name, '') AS service, {PATTERN} AS pattern, "
-            "min(time_unix_nano) AS first FROM lake.memories "
-            "WHERE type IN ('system_error', 'ui_error') "
-            "AND fingerprint IS NOT NULL AND time_unix_nano < ? GROUP BY ALL",
+            "AND fingerprint IS NOT NULL AND time_unix_nano < ?",
             [window.until],
         )
+        ages = everything.group_by("service", "pattern").agg(first=pl.col("time_unix_nano").min())
+        rows = everything.filter(pl.col("time_unix_nano") >= from_)
         alive = read(
             "SELECT coalesce(service_name, '') AS service, max(time_unix_nano) AS last "
             "FROM lake.memories WHERE type = 'request_outcome' AND time_unix_nano >= ? "

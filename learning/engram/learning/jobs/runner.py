@@ -51,7 +51,10 @@ Read = Callable[[str, Sequence[Any]], "pl.DataFrame"]
 
 
 class Job(Protocol):
-    """A job. It MUST be a pure function of what it reads and the window."""
+    """A job. It MUST be a pure function of what it reads and the window.
+
+    One with `patient = True` may look at a window later than others (`turns`).
+    """
 
     name: str
     about: str

@@ -31,6 +31,7 @@ class Decisions:
 
     name = "decisions"
     about = "options that succeed less than before, than others or than was thought"
+    patient = True
 
     def run(self, read: Read, window: Window) -> Iterable[Insight]:
         """See the module."""

@@ -14,7 +14,8 @@ from engram.exporters.itself.notes import Taken
 from engram.exporters.itself.settings import HOUR, PACE, Settings
 from engram.exporters.itself.told import request
 from engram.exporters.signals import Signal
-from engram.learning.jobs.runner import EVERY_S, Run, Runner
+from engram.learning.jobs.runner import Run, Runner
+from engram.learning.jobs.turns import turn
 
 _LOG: Final = logging.getLogger("engram.learn")
 
@@ -67,15 +68,8 @@ def of_hour(runs: Sequence[Run], hour: int) -> Taken | None:
 
 
 def due(runner: Runner, settings: Settings, now_ns: int) -> list[str]:
-    """The jobs that run in this round: all but those that Engram lets run less often."""
-    found = []
-    for job in runner.jobs:
-        pace, last = settings.value(PACE + job.name, 1.0, now_ns), runner.last(job.name)
-        # Half a round early is in time: rounds are not on the second.
-        rest = (pace - 0.5) * EVERY_S
-        if pace <= 1 or last is None or now_ns / 1e9 - last.began >= rest:
-            found.append(job.name)
-    return found
+    """The jobs whose turn it is, of which Engram may let some run less often."""
+    return turn(runner, now_ns, lambda job: settings.value(PACE + job, 1.0, now_ns))
 
 
 __all__ = ["Hourly", "due", "of_hour"]

@@ -22,6 +22,7 @@ class Journeys:
 
     name = "journeys"
     about = "workflows that fail or stop half-way, pages that break, forms that are given up"
+    patient = True
 
     def run(self, read: Read, window: Window) -> Iterable[Insight]:
         """See the module."""

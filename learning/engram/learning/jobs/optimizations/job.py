@@ -39,6 +39,7 @@ class Optimizations:
 
     name = "optimizations"
     about = "N+1, repeats, retries, calls in a row, slow queries, caches, models; and their end"
+    patient = True
 
     def run(self, read: Read, window: Window) -> Iterable[Insight]:
         """See the package."""

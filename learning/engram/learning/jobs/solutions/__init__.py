@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 from engram.learning.jobs.insight import Insight
 from engram.learning.jobs.solutions.history import History
-from engram.learning.jobs.solutions.read import DAY, HISTORY, changes, histories
-from engram.learning.jobs.solutions.resolved import resolution
-from engram.learning.jobs.solutions.trials import Change, tried
+from engram.learning.jobs.solutions.read import DAY, HISTORY, Glance, changes, histories
+from engram.learning.jobs.solutions.resolved import perhaps_resolved, resolution
+from engram.learning.jobs.solutions.trials import Change, perhaps_decided, tried
 from engram.learning.jobs.solutions.words import JOB as NAME
 from engram.learning.jobs.solutions.words import regressed, resolved, solution
 from engram.learning.jobs.window import Window
@@ -30,19 +30,27 @@ class Solutions:
 
     name = NAME
     about = "fixes and how often they worked, errors that are resolved or have regressed"
+    patient = True
 
     def run(self, read: Read, window: Window) -> Iterable[Insight]:
         """See the package."""
         window = Window(max(0, window.since - _LATE), window.until)
         since = max(0, window.since - HISTORY)
-        found = histories(read, since, window.until)
-        if not found:
-            return
         done = changes(read, since, window.until)
         known = _resolved_before(read, window.until)
-        for history in found:
-            mine = [*done.get(history.service, []), *(done.get("", []) if history.service else [])]
-            yield from statements(history, mine, window, known)
+
+        def worth(service: str, pattern: str, runs: Glance) -> bool:
+            return (
+                (service, pattern) in known
+                or perhaps_resolved(runs)
+                or perhaps_decided(runs, done_to(service), window.since)
+            )
+
+        def done_to(service: str) -> list[Change]:
+            return [*done.get(service, []), *(done.get("", []) if service else [])]
+
+        for history in histories(read, since, window.until, worth=worth):
+            yield from statements(history, done_to(history.service), window, known)
 
 
 def statements(
@@ -57,8 +65,7 @@ def statements(
     """
     # Of what is open the moment is 0.
     decided = range(max(1, window.since), window.until)
-    found = tried(history, done, window.until)
-    for tally in found.tallies:
+    for tally in tried(history, done, window.until).tallies if done else ():
         if tally.decided in decided and (tally.worked or tally.tried >= 3):
             # As it was known then, so that the same is said whenever it is said.
             then = tried(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from engram.learning.jobs.errors import PATTERN
+from engram.learning.jobs.errors import PATTERN, TYPE
 from engram.learning.jobs.solutions.history import History
 from engram.learning.jobs.solutions.trials import Change
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import polars as pl
 
     from engram.learning.jobs.runner import Read
@@ -45,7 +48,7 @@ def failures(
         f"""
         WITH errors AS (
             SELECT id, coalesce(service_name, '') AS service, {PATTERN} AS pattern, title,
-                coalesce(json_extract_string(attributes, '$.type'), '') AS type,
+                coalesce({TYPE}, '') AS type,
                 time_unix_nano AS time, trace_id, span_id
             FROM lake.memories
             WHERE type IN ('system_error', 'ui_error') AND fingerprint IS NOT NULL
@@ -66,17 +69,23 @@ def failures(
 
 
 def histories(
-    read: Read, since: int, until: int, only: Sequence[tuple[str, str]] = ()
-) -> list[History]:
-    """The history of each error that occurred since, with all runs of its operations."""
-    import polars as pl
+    read: Read,
+    since: int,
+    until: int,
+    only: Sequence[tuple[str, str]] = (),
+    *,
+    worth: Callable[[str, str, Glance], bool] | None = None,
+) -> Iterator[History]:
+    """The history of each error that occurred since, with all runs of its operations.
+
+    `worth` may say of a service and a pattern, by a glance, that its history is not needed.
+    """
+    import numpy as np
 
     found = failures(read, since, until, only)
     if found.is_empty():
-        return []
-    errors: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in found.iter_rows(named=True):
-        errors.setdefault((row["service"], row["pattern"]), []).append(row)
+        return
+    errors = _errors(found)
     operations = {key: _operations(rows) for key, rows in errors.items()}
     numbers: dict[Operation, int] = {}
     for some in operations.values():
@@ -84,39 +93,66 @@ def histories(
             numbers.setdefault(one, len(numbers))
     # An error that knows no span is counted against the entry spans of its service.
     blind = sorted({service for (service, _), some in operations.items() if not some})
-    wanted = pl.DataFrame(
-        [(*one, number) for one, number in numbers.items()],
-        schema={"of": pl.String, "name": pl.String, "kind": pl.Int32, "operation": pl.Int64},
-        orient="row",
-    )
-    runs = _Runs(_runs(read, wanted, blind, since, until))
-    made = []
+    runs = _Runs(*_runs(read, numbers, blind, since, until))
     for (service, pattern), rows in errors.items():
         named = operations[service, pattern]
-        places = [numbers[one] for one in named] or [-1 - blind.index(service)]
-        starts, on, versions, failed = runs.with_failures(
-            tuple(sorted(places)), [row["time"] if row["start"] is None else row["start"]
-                                    for row in rows],
-        )  # fmt: skip
-        memories = {row["id"]: row["time"] for row in rows}
-        made.append(
-            History(
-                service, pattern, rows[-1]["title"] or "", rows[-1]["type"] or "",
-                tuple(dict.fromkeys(one[1] for one in named)), starts, failed, on, versions,
-                tuple(memories), tuple(memories.values()),
+        places = tuple(sorted([numbers[one] for one in named] or [-1 - blind.index(service)]))
+        began = np.unique(
+            np.asarray(
+                [time if start is None else start for _, _, _, time, _, _, start, _ in rows],
+                np.int64,
             )
+        )
+        if worth is not None and not worth(service, pattern, runs.glance(places, began)):
+            continue
+        starts, on, versions, failed = runs.with_failures(places, began)
+        memories = {row[0]: row[3] for row in rows}
+        yield History(
+            service, pattern, rows[-1][1] or "", rows[-1][2] or "",
+            tuple(dict.fromkeys(one[1] for one in named)), starts, failed, on, versions,
+            tuple(memories), tuple(memories.values()),
         )  # fmt: skip
-    return made
+
+
+_Row = tuple[str, str, str, int, str | None, int | None, int | None, str | None]
+"""Memory id, title, type and time; name, kind, start and service of the span that failed."""
+
+
+def _errors(found: pl.DataFrame) -> dict[tuple[str, str], list[_Row]]:
+    """The occurrences of each error."""
+    columns = ("id", "title", "type", "time", "name", "kind", "start", "of")
+    rows = list(zip(*(found[name].to_list() for name in columns), strict=True))
+    keys = list(zip(found["service"].to_list(), found["pattern"].to_list(), strict=True))
+    errors: dict[tuple[str, str], list[_Row]] = {}
+    for key, row in zip(keys, rows, strict=True):
+        errors.setdefault(key, []).append(row)
+    return errors
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What is known of an error's runs before they are put together."""
+
+    failures: npt.NDArray[np.int64]
+    """Starts of the runs that failed, each once, in order."""
+    on: tuple[str | None, ...]
+    """Versions of these, as far as they are runs of its operations."""
+    between: int
+    """Runs from the first failure to before the last; failures may be no runs themselves."""
+    after: int
+    """Runs after the last failure."""
+    newest: str
+    """The version that was the last to begin."""
 
 
 Operation = tuple[str | None, str, int]
 """Service, name and kind of a span."""
 
 
-def _operations(rows: Iterable[Mapping[str, Any]]) -> list[Operation]:
+def _operations(rows: Iterable[_Row]) -> list[Operation]:
     """The operations in which an error occurs, the most frequent first."""
     times = Counter(
-        (row["of"], row["name"], row["kind"]) for row in rows if row["name"] is not None
+        (of, name, kind or 0) for _, _, _, _, name, kind, _, of in rows if name is not None
     )
     ranked = sorted(times.items(), key=lambda one: (-one[1], str(one[0])))
     return [one for one, _ in ranked[:OPERATIONS]]
@@ -125,37 +161,58 @@ def _operations(rows: Iterable[Mapping[str, Any]]) -> list[Operation]:
 class _Runs:
     """Runs by operation; those of the same operations are put together once."""
 
-    def __init__(self, runs: pl.DataFrame) -> None:
+    def __init__(self, runs: pl.DataFrame, versions: list[str]) -> None:
         import numpy as np
-        import polars as pl
 
-        self._versions: list[str] = runs["version"].unique().sort().to_list()
-        codes = {version: at for at, version in enumerate(self._versions)}
+        self._versions = versions
         operation = runs["operation"].to_numpy()
         start = runs["start"].to_numpy()
-        version = (
-            runs["version"].replace_strict(codes, return_dtype=pl.Int32).to_numpy()
-            if codes
-            else np.zeros(0, np.int32)
-        )
         order = np.lexsort((start, operation))
-        self._start, self._version = start[order], version[order]
+        self._start, self._version = start[order], runs["version"].to_numpy()[order]
         names, first = np.unique(operation[order], return_index=True)
         ends = [*first[1:].tolist(), len(order)]
         self._at = dict(zip(names.tolist(), zip(first.tolist(), ends, strict=True), strict=True))
+        self._began: dict[int, dict[int, int]] = {}
         self._known: dict[tuple[int, ...], tuple[Any, Any, tuple[str, ...]]] = {}
 
+    def glance(self, places: tuple[int, ...], failures: npt.NDArray[np.int64]) -> Glance:
+        """Of the runs of some operations, what it costs little to know."""
+        import numpy as np
+
+        between = after = 0
+        on = np.full(len(failures), -1, np.int64)
+        began: dict[int, int] = {}
+        for one in places:
+            if one not in self._at:
+                continue
+            part = slice(*self._at[one])
+            starts, versions = self._start[part], self._version[part]
+            at = np.searchsorted(starts, failures)
+            is_run = starts[np.minimum(at, len(starts) - 1)] == failures
+            on[is_run] = versions[at[is_run]]
+            between += int(at[-1] - at[0])
+            after += len(starts) - int(np.searchsorted(starts, failures[-1], "right"))
+            if one not in self._began:
+                codes, first = np.unique(versions, return_index=True)
+                self._began[one] = dict(zip(codes.tolist(), starts[first].tolist(), strict=True))
+            for version, first_run in self._began[one].items():
+                began[version] = min(first_run, began.get(version, first_run))
+        newest = max(began.items(), key=lambda pair: (pair[1], pair[0]), default=(-1, 0))[0]
+        names = [*self._versions, ""]
+        told = tuple(names[one] if one >= 0 else None for one in on.tolist())
+        return Glance(failures, told, between, after, names[newest])
+
     def with_failures(
-        self, places: tuple[int, ...], failures: Sequence[int]
+        self, places: tuple[int, ...], own: npt.NDArray[np.int64]
     ) -> tuple[Any, Any, tuple[str, ...], Any]:
         """Starts, versions by number, names of versions, and which failed, of some operations.
 
-        A failure that is none of the runs is one more, of the version of the run before it.
+        `own` are the starts of the failures, each once and sorted. One that is none of the runs is
+        one more, of the version of the run before it.
         """
         import numpy as np
 
         starts, on, versions = self._of(places)
-        own = np.unique(np.asarray(failures, dtype=np.int64))
         at = np.searchsorted(starts, own)
         is_run = at < len(starts)
         is_run[is_run] = starts[at[is_run]] == own[is_run]
@@ -189,26 +246,41 @@ class _Runs:
 
 
 def _runs(
-    read: Read, wanted: pl.DataFrame, blind: Sequence[str], since: int, until: int
-) -> pl.DataFrame:
-    """Start and version of all runs, by the number of their operation.
+    read: Read, numbers: Mapping[Operation, int], blind: Sequence[str], since: int, until: int
+) -> tuple[pl.DataFrame, list[str]]:
+    """Operation, start and version of all runs, by numbers, and the names of the versions.
 
     The entry spans of the services in `blind` have -1, -2 ...
     """
-    return read(
+    (spans,) = read(
+        "SELECT count(*) FROM lake.spans WHERE start_time_unix_nano >= ? "
+        "AND start_time_unix_nano < ?", [since, until],
+    ).row(0)  # fmt: skip
+    # The newest, where there may be too many; sorting costs more than reading.
+    newest = f"ORDER BY start DESC LIMIT {MOST_RUNS}" if spans > MOST_RUNS else ""
+    resources = read(
+        f"""
+        SELECT hash(resource) AS resource, {_VERSION} AS version
+        FROM (SELECT DISTINCT resource FROM lake.spans
+            WHERE start_time_unix_nano >= ? AND start_time_unix_nano < ?)
+        """,
+        [since, until],
+    )
+    versions = resources["version"].unique().sort().to_list() or [""]
+    at = {version: number for number, version in enumerate(versions)}
+    found = read(
         f"""
         WITH wanted AS (
             SELECT unnest(from_json(?, '["VARCHAR"]')) AS service,
                 unnest(from_json(?, '["VARCHAR"]')) AS name,
                 unnest(from_json(?, '["INTEGER"]')) AS kind,
-                unnest(from_json(?, '["BIGINT"]')) AS operation
+                unnest(from_json(?, '["INTEGER"]')) AS operation
         ), blind AS (
             SELECT unnest(from_json(?, '["VARCHAR"]')) AS service,
-                unnest(from_json(?, '["BIGINT"]')) AS operation
+                unnest(from_json(?, '["INTEGER"]')) AS operation
         ), versions AS (
-            SELECT resource, {_VERSION} AS version
-            FROM (SELECT DISTINCT resource FROM lake.spans
-                WHERE start_time_unix_nano >= ? AND start_time_unix_nano < ?)
+            SELECT unnest(from_json(?, '["UBIGINT"]')) AS resource,
+                unnest(from_json(?, '["INTEGER"]')) AS version
         ), runs AS (
             SELECT operation, resource, start_time_unix_nano AS start FROM lake.spans s
             JOIN wanted w ON w.service IS NOT DISTINCT FROM s.service_name AND w.name = s.name
@@ -219,17 +291,21 @@ def _runs(
             JOIN blind b ON b.service = coalesce(s.service_name, '')
             WHERE s.kind IN (2, 5) AND start_time_unix_nano >= ? AND start_time_unix_nano < ?
         )
-        SELECT operation, start, coalesce(version, '') AS version
-        FROM runs LEFT JOIN versions USING (resource)
-        ORDER BY start DESC LIMIT {MOST_RUNS}
+        SELECT operation, start, coalesce(version, ?)::INTEGER AS version
+        FROM runs LEFT JOIN versions ON versions.resource = hash(runs.resource)
+        {newest}
         """,
         [
             # As JSON: of a list DuckDB looks at each value by itself, and for pandas each time.
-            *(json.dumps(wanted[name].to_list()) for name in ("of", "name", "kind", "operation")),
+            *(json.dumps([one[part] for one in numbers]) for part in range(3)),
+            json.dumps([*numbers.values()]),
             json.dumps(blind), json.dumps([-1 - at for at in range(len(blind))]),
-            since, until, since, until, since, until,
+            json.dumps(resources["resource"].to_list()),
+            json.dumps([at[one] for one in resources["version"].to_list()]),
+            since, until, since, until, at.get("", 0),
         ],
     )  # fmt: skip
+    return found, versions
 
 
 def changes(read: Read, since: int, until: int) -> dict[str, list[Change]]:
@@ -324,4 +400,4 @@ def _marked(read: Read, since: int, until: int) -> Iterable[tuple[str, Change]]:
         )  # fmt: skip
 
 
-__all__ = ["DAY", "HISTORY", "PATTERN", "changes", "failures", "histories"]
+__all__ = ["DAY", "HISTORY", "PATTERN", "Glance", "changes", "failures", "histories"]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from engram.learning.exposure import Exposure, Judgement, judge
 from engram.learning.jobs.solutions.history import History
+from engram.learning.jobs.solutions.read import Glance
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,6 +63,21 @@ def resolution(history: History) -> Resolution | None:
     return _said(history, found, after, "", history.start(int(places[-1])), before)
 
 
+def perhaps_resolved(runs: Glance) -> bool:
+    """Whether a closer look may find an error resolved; False is certain.
+
+    Where the newest version fails, only the time can tell, by the runs after the last failure. They
+    are never worth more than when bursts are left out and all failures belong to the time before.
+    """
+    if runs.newest not in runs.on:
+        return True
+    if not runs.after:
+        return False
+    failures = len(runs.failures)
+    before = Exposure((max(runs.between, failures),), (failures,))
+    return judge(before, Exposure((runs.after,), (0,))).verdict == "resolved"
+
+
 def _judged(
     history: History, before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_], *, splits: int
 ) -> Judgement:
@@ -101,4 +117,4 @@ def _hours(history: History, of: npt.NDArray[np.bool_]) -> Exposure:
     return Exposure(tuple(runs[ran].tolist()), tuple(failures[ran].tolist()))
 
 
-__all__ = ["Resolution", "resolution"]
+__all__ = ["Resolution", "perhaps_resolved", "resolution"]

@@ -16,11 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from engram.learning.exposure import wilson_low
 from engram.learning.jobs.solutions.history import History
 from engram.learning.jobs.solutions.incidents import Incident, incidents
+
+if TYPE_CHECKING:
+    from engram.learning.jobs.solutions.read import Glance
 
 DAY: Final = 24 * 3600 * 10**9
 HALF_LIFE: Final = 90 * DAY
@@ -169,6 +172,27 @@ class Tried:
         return tally.tier(self.by_itself, self.by_itself_at_most)
 
 
+def perhaps_decided(runs: Glance, changes: Iterable[Change], since: int) -> bool:
+    """Whether a trial of one of these changes may be decided at `since` or later; False is certain.
+
+    The first failure after a change decides it, or before that the good runs do. A deploy is
+    decided by runs of its own version; whether those of others count depends on all runs.
+    """
+    import numpy as np
+
+    earlier = int(np.searchsorted(runs.failures, since))
+    if not earlier:
+        return True
+    last: dict[str | None, int] = {}
+    for time, version in zip(runs.failures[:earlier].tolist(), runs.on[:earlier], strict=True):
+        last[version] = time
+    newest = int(runs.failures[earlier - 1])
+    return any(
+        one.time_unix_nano >= (last.get(one.version, 0) if one.kind == "deploy" else newest)
+        for one in changes
+    )
+
+
 def tried(history: History, changes: Sequence[Change], now: int) -> Tried:
     """The trials of all changes in all incidents of one error."""
     found = incidents(history.failed)
@@ -228,4 +252,4 @@ def _trial(history: History, incident: Incident, change: Change, *, gave_up: boo
     return Trial(change, "worked", decided, 0, version, before)
 
 
-__all__ = ["TIERS", "Change", "Tally", "Tier", "Trial", "Tried", "tried"]
+__all__ = ["TIERS", "Change", "Tally", "Tier", "Trial", "Tried", "perhaps_decided", "tried"]
