@@ -384,3 +384,12 @@ def test_a_path_with_quotes_and_spaces(tmp_path: Path) -> None:
     with contextlib.closing(attach_read_only(home)) as db:
         found: list[tuple[Any, ...]] = db.execute("SELECT name FROM spans").fetchall()
     assert found == [("x",)]
+
+
+def test_nothing_unsigned_is_loaded_besides_our_own_wheels() -> None:
+    """What spares the check of our files is taken back when they are loaded, for good."""
+    with connect() as connection:
+        told = "SELECT current_setting('allow_unsigned_extensions')"
+        assert connection.execute(told).fetchone() == (False,)
+        with pytest.raises(duckdb.Error, match="[Cc]annot"):
+            connection.execute("SET allow_unsigned_extensions = true")

@@ -157,7 +157,7 @@ class Runner:
     def _run(self, job: Job, since: int | None, reader: Reader) -> Run:
         self._load()  # `engram jobs run` and `learn` share the file
         window = self._window(job.name, since)
-        began, ticks, cpu = time.time(), time.monotonic(), time.process_time()
+        began, ticks, cpu = self._clock() / 1e9, time.monotonic(), time.process_time()
         found: list[Insight] = []
         error, over, peak = "", False, 0
         try:
