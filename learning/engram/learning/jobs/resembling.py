@@ -111,10 +111,14 @@ def _versions(read: Read, ids: Sequence[str]) -> dict[str, str]:
     """service.version of the span or log that a memory is of."""
     rows = read(
         """
+        WITH mine AS (
+            SELECT id, trace_id, service_name FROM lake.memories
+            WHERE type IN ('system_error', 'ui_error') AND id IN (SELECT unnest(?::VARCHAR[]))
+        )
         SELECT m.id, max(json_extract_string(s.resource, '$."service.version"')) AS version
-        FROM lake.memories m JOIN lake.spans s
+        FROM mine m JOIN lake.spans s
             ON s.trace_id = m.trace_id AND s.service_name IS NOT DISTINCT FROM m.service_name
-        WHERE list_contains(?, m.id) GROUP BY m.id
+        GROUP BY m.id
         """,
         [list(ids)],
     )
