@@ -196,3 +196,18 @@ def test_cosines_of_some_rows_are_those_of_all() -> None:
     for share in (0.0001, 0.1, 0.9):
         only = random.random(len(vectors)) < share
         np.testing.assert_array_equal(codes.cosines(vectors[5], only), np.where(only, every, 0))
+
+
+def test_sums_in_16_bits_are_right(embedder: StaticEmbedder) -> None:
+    """To 0.0006 of what the levels say, for any query, and no sum runs over."""
+    random = np.random.default_rng(4)
+    vectors = random.normal(size=(500, DIMS)).astype(np.float32)
+    queries = [vectors[7], np.eye(1, DIMS, 5, dtype=np.float32)[0], np.full(DIMS, -1.0), vectors[3]]
+    queries[3] = np.where(np.arange(DIMS) < 3, queries[3], 0)
+    codes = pack(vectors)
+    bytes_ = codes[:, :-2].astype(np.int64)
+    levels = np.stack([bytes_ // 36, bytes_ // 6 % 6, bytes_ % 6], axis=2).reshape(500, -1) - 2.5
+    lengths = 1 / codes[:, -2:].copy().view(np.float16)[:, 0].astype(np.float64)
+    for query in queries:
+        unit = (query / np.linalg.norm(query)).astype(np.float32)
+        np.testing.assert_allclose(cosines(codes, unit), levels @ unit / lengths, atol=6e-4)

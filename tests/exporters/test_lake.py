@@ -391,5 +391,5 @@ def test_nothing_unsigned_is_loaded_besides_our_own_wheels() -> None:
     with connect() as connection:
         told = "SELECT current_setting('allow_unsigned_extensions')"
         assert connection.execute(told).fetchone() == (False,)
-        with pytest.raises(duckdb.Error, match="[Cc]annot"):
+        with pytest.raises(duckdb.Error, match="allow_unsigned_extensions"):
             connection.execute("SET allow_unsigned_extensions = true")

@@ -2,8 +2,9 @@
 
 Each number becomes one of six levels (half steps around zero: -2.5 .. 2.5), three of them share a
 byte (6 x 6 x 6 = 216), and two more bytes keep the length, so cosines come out right. A query is
-not rounded: its products with all pairs of such bytes are made once (2 ms), and a row's score is
-32 look-ups. That is exact over all rows, without an index: 4 ms CPU for 100,000 rows.
+hardly rounded: its products with all pairs of such bytes are made once (2 ms), in 16 bits, and a
+row's score is 32 look-ups. That is right to 0.0006 over all rows, without an index: 4 ms CPU for
+100,000 rows (6 where they were in 32 bits).
 
 Why not what LanceDB has: in 0.40 its search takes float16, float32 and (Hamming only) uint8, and
 no fixed-size list is compressed, so 192 numbers are 384 bytes. Six levels lose nothing that the
@@ -41,6 +42,8 @@ _BLOCKS_ALONE: Final = 4
 
 _SPARSE: Final = 4
 """Of a block's rows, one in so many or fewer are gathered first."""
+
+_MOST_SUM: Final = 32_767
 
 _THREADS: Final = min(4, os.cpu_count() or 1)
 
@@ -118,7 +121,7 @@ class Codes:
         """The cosine of a unit query with every row; 0 where `only` is given and false."""
         import numpy as np
 
-        tables = _tables(query, self._pairs)
+        tables, unit = _tables(query, self._pairs)
         scores = np.zeros(self._count, dtype=np.float32)
 
         def add(block: int) -> None:
@@ -130,14 +133,13 @@ class Codes:
                 return
             # Looked up in memory's order by all rows, or by the few that are wanted.
             of = slice(0, end - start) if some is None else some
-            out = np.zeros(end - start if some is None else len(some), dtype=np.float32)
-            added = np.empty_like(out)
+            total = np.zeros(end - start if some is None else len(some), dtype=np.int16)
+            added = np.empty_like(total)
             for column, table in zip(self._columns[block], tables, strict=True):
                 # Every number is in the table: "wrap" spares numpy a check, a third of the time.
                 np.take(table, column[of], out=added, mode="wrap")
-                out += added
-            out *= self._inverse[block][of]
-            scores[start:end][of] = out
+                total += added
+            scores[start:end][of] = total * unit * self._inverse[block][of]
 
         if len(self._columns) < _BLOCKS_ALONE:
             for block in range(len(self._columns)):
@@ -157,18 +159,24 @@ def cosines(codes: NDArray[np.uint8], query: NDArray[np.float32]) -> NDArray[np.
     return kept.cosines(query)
 
 
-def _tables(query: NDArray[np.float32], pairs: int) -> NDArray[np.float32]:
-    """For each pair of bytes, read as a little-endian number, what it adds to the product."""
+def _tables(query: NDArray[np.float32], pairs: int) -> tuple[NDArray[np.int16], np.float32]:
+    """For each pair of bytes, read as a little-endian number, what it adds to the product.
+
+    In 16 bits, and what one of them is worth: no sum can be larger than fits.
+    """
     import numpy as np
 
     padded = np.zeros(pairs * 6, dtype=np.float32)
     padded[: len(query)] = query
-    of_byte = np.zeros((pairs * 2, 256), dtype=np.float32)
-    of_byte[:, :_BYTE] = padded.reshape(-1, 3) @ _patterns().T
-    both = np.empty((pairs, 256, 256), dtype=np.float32)
+    exact = padded.reshape(-1, 3) @ _patterns().T
+    most = float(np.abs(exact).max(axis=1).sum())
+    unit = most / (_MOST_SUM - 2 * pairs) or 1.0  # each is rounded by a half at most
+    of_byte = np.zeros((pairs * 2, 256), dtype=np.int16)
+    of_byte[:, :_BYTE] = np.rint(exact / unit)
+    both = np.empty((pairs, 256, 256), dtype=np.int16)
     # The greater byte is below 216 in every code: the rest of a table is never looked up.
     np.add(of_byte[1::2, :_BYTE, None], of_byte[0::2, None, :], out=both[:, :_BYTE])
-    return both.reshape(pairs, 65_536)
+    return both.reshape(pairs, 65_536), np.float32(unit)
 
 
 @cache

@@ -74,8 +74,8 @@ def connect(*, threads: int = 2, memory_limit: str = "512MB") -> duckdb.DuckDBPy
             "memory_limit": memory_limit,
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
-            # Their signatures are not checked, which took 0.5 s of CPU of every process: whoever can
-            # change a file of our wheels can change this one too. No other is loaded unsigned.
+            # Their signatures are not checked, 0.4 CPU seconds of every process: whoever can change
+            # a file of our wheels can change this one too. No other is loaded unsigned.
             "allow_unsigned_extensions": "true",
             "preserve_insertion_order": "false",
             "enable_external_file_cache": "false",  # grows to the memory limit, for no reader

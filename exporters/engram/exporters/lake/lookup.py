@@ -69,6 +69,7 @@ class Lookup:
         with self._reading() as groups:
             these, ordered = frozenset(ids), sorted(times)
             moments = np.array(ordered, dtype=np.int64)
+            there: list[tuple[File, int, NDArray[np.int64]]] = []
             for file, number in groups.within(ordered[0], ordered[-1]):
                 first, last = file.spans[number]
                 if bisect_right(ordered, last) == bisect_right(ordered, first - 1):
@@ -76,11 +77,14 @@ class Lookup:
                 at = groups.times(file, number)
                 places = groups.live(file, number, np.flatnonzero(np.isin(at, moments)))
                 if len(places):
-                    told = groups.columns(file, number, (_ID, *columns))
-                    read = _values(told, columns, places)
-                    for id_, values in zip(_values(told, (_ID,), places), read, strict=True):
-                        if id_[0] in these:
-                            found[id_[0]] = values
+                    there.append((file, number, places))
+            groups.fetch([(file, number) for file, number, _ in there], (_ID, *columns))
+            for file, number, places in there:
+                told = groups.columns(file, number, (_ID, *columns))
+                read = _values(told, columns, places)
+                for id_, values in zip(_values(told, (_ID,), places), read, strict=True):
+                    if id_[0] in these:
+                        found[id_[0]] = values
         return found
 
     def newest(

@@ -7,8 +7,10 @@ the files of the newest snapshot, once a commit.
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -37,6 +39,8 @@ TIME: Final = "time_unix_nano"
 CODED: Final = ("type", "service_name", "source", "trust", "user_id", "session_id", "outcome",
                 "subject")  # fmt: skip
 """Columns that are kept as numbers of few texts."""
+
+_THREADS: Final = min(4, os.cpu_count() or 1)
 
 NEVER: Final = -(1 << 63)
 """The time of a memory without one."""
@@ -67,6 +71,10 @@ class _Kept:
 
     columns: dict[str, pa.Array | None] = field(default_factory=dict)
     nbytes: int = 0
+
+    def add(self, columns: dict[str, pa.Array | None]) -> None:
+        self.columns |= columns
+        self.nbytes = sum(one.nbytes for one in self.columns.values() if one is not None)
 
 
 class _Shelf:
@@ -186,15 +194,35 @@ class RowGroups:
         kept = (self._narrow if narrow else self._whole).of(file.path, number)
         missing = [name for name in names if name not in kept.columns]
         if missing:
-            kept.columns |= self._read(file, number, missing)
-            kept.nbytes = sum(one.nbytes for one in kept.columns.values() if one is not None)
+            kept.add(self._read(file, number, missing))
         return kept.columns
+
+    def fetch(self, wanted: Sequence[tuple[File, int]], names: Sequence[str]) -> None:
+        """Read columns of several row groups, files beside each other, for `columns` to give."""
+        missing: dict[str, list[tuple[File, int, list[str]]]] = {}
+        for file, number in wanted:
+            kept = self._whole.of(file.path, number)
+            if left := [name for name in names if name not in kept.columns]:
+                missing.setdefault(file.path, []).append((file, number, left))
+        if len(missing) < 2:  # one reader is not for several threads
+            return
+
+        def read(path: str) -> list[tuple[int, dict[str, pa.Array | None]]]:
+            return [(number, self._read(file, number, left, alone=False))
+                    for file, number, left in missing[path]]  # fmt: skip
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for path, columns in zip(missing, pool.map(read, missing), strict=True):
+                for number, told in columns:
+                    self._whole.of(path, number).add(told)
 
     def cold(self, file: File, number: int) -> bool:
         """Whether nothing narrow is kept of a row group."""
         return not self._narrow.has(file.path, number)
 
-    def _read(self, file: File, number: int, names: Sequence[str]) -> dict[str, pa.Array | None]:
+    def _read(
+        self, file: File, number: int, names: Sequence[str], *, alone: bool = True
+    ) -> dict[str, pa.Array | None]:
         import pyarrow.parquet as pq
 
         if file.opened is None:  # opening costs as much as reading five columns
@@ -208,7 +236,8 @@ class RowGroups:
         if not there:
             return dict.fromkeys(names)
         leaves = [file.columns[name][0] for name in there]
-        table = file.opened.read_row_group(number, columns=leaves, use_threads=len(there) > 1)
+        several = alone and len(there) > 1
+        table = file.opened.read_row_group(number, columns=leaves, use_threads=several)
         return {name: _one(table[name]) if name in there else None for name in names}
 
 
