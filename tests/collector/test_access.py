@@ -19,9 +19,10 @@ from tests.collector.recording import RecordingIntake
 from tests.collector.resting import Serving
 from tests.telemetry import T0, attributes
 
-from engram.collector.access import AuditLog, Scope, Tokens, Vault, audit
+from engram.collector.access import AuditLog, Scope, Tokens, Vault, audit, own
 from engram.collector.access.audit import entries, verify
 from engram.collector.access.exposure import check_api, check_exposure
+from engram.collector.access.own import OwnersPass
 from engram.collector.access.tokens import lifetime
 from engram.collector.config import parse
 from engram.collector.receivers import (
@@ -34,6 +35,8 @@ from engram.collector.registry import Browser
 from engram.exporters.errors import BadRequest, ConfigError, NotFound, StoreError
 from engram.exporters.home import Home
 from engram.exporters.redact import Redactor
+
+EVIL = "https://evil.example"
 
 
 @pytest.fixture
@@ -283,6 +286,46 @@ def test_a_link_may_open_the_page(serving: Serving) -> None:
         assert client.get("/", headers={**head, "sec-fetch-mode": "no-cors"}).status_code == 403
         answer = client.get("/api/memories", headers={"origin": "http://evil.example"})
         assert answer.status_code == 403
+
+
+def test_the_owner_needs_no_token(serving: Serving, vault: Vault) -> None:
+    """The command line of who can read the home's folder asks as without tokens, and is noted."""
+    make(vault, Scope.READ)
+    with serving.guard.own.left():
+        path = serving.home.root / "access/owner.json"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        secret = str(own.found(serving.home))
+        with serving.client(secret) as client:
+            assert client.get("/api/v1/memories").status_code == 200
+            assert client.get("/api/v1/memories", headers={"origin": EVIL}).status_code == 403
+        assert list(entries(serving.home))[-1]["who"] == "local"
+        with serving.client(f"{secret}x") as client:
+            assert client.get("/api/v1/memories").status_code == 401
+        for address, seen in (("127.0.0.1", True), ("::ffff:127.0.0.1", True), ("10.0.0.2", False)):
+            assert serving.guard.own.shown(secret, {"client": (address, 1)}) is seen
+    assert own.found(serving.home) is None
+    with serving.client(secret) as client:
+        assert client.get("/api/v1/memories").status_code == 401
+
+
+def test_a_pass_that_a_crash_left_is_good_for_nothing(home: Home) -> None:
+    """The next process has another, and what a third one left is not taken away."""
+    first, second = OwnersPass(home), OwnersPass(home)
+    scope = {"client": ("127.0.0.1", 1)}
+    with first.left():
+        old = str(own.found(home))
+        with second.left():
+            new = str(own.found(home))
+            assert not second.shown(old, scope)
+            assert second.shown(new, scope)
+            path = home.root / "access/owner.json"
+            path.write_text(json.dumps({"pid": 1, "secret": new}))
+        assert own.found(home) == new
+    assert not first.shown(old, scope)
+    assert not first.shown("", scope)
+    (home.root / "access/owner.json").write_text("[]")
+    assert own.found(home) is None
 
 
 def test_who_asks_too_often_waits(tmp_path: Path) -> None:

@@ -196,6 +196,14 @@ def test_search_finds_it_by_serve_and_in_process(up: Up) -> None:
         )
 
     eventually(found, "a hit", 60)
+    token = up.cli("token", "create", "--scope", "read", "--name", "other")
+    assert token.returncode == 0, token.stderr
+    try:
+        assert found()
+        noted = up.home / "access/audit.jsonl"
+        assert '"who": "local"' in noted.read_text().splitlines()[-1]  # serve was asked
+    finally:
+        assert up.cli("token", "revoke", "other").returncode == 0
     where = up.home / "serve.json"
     kept = where.read_text()
     where.unlink()

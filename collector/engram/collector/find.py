@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from engram.collector.access import own
 from engram.exporters.errors import BadRequest, EngramError, NotFound
 from engram.exporters.home import Home
 
@@ -116,7 +117,9 @@ def _ask_serve(
         asked += [(PARAMETERS[name], str(one)) for one in values]
     connection = http.client.HTTPConnection(host, port, timeout=30)
     try:
-        connection.request("GET", f"/api/search?{urlencode(asked)}")
+        secret = own.found(home)
+        headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
+        connection.request("GET", f"/api/search?{urlencode(asked)}", headers=headers)
         response = connection.getresponse()
         answer = json.loads(response.read())
     except (OSError, http.client.HTTPException, ValueError):

@@ -17,6 +17,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from engram.collector.access.own import OwnersPass
 from engram.collector.access.principal import LOCAL, Principal
 from engram.collector.access.rate import Rate
 from engram.collector.access.scopes import REST, Scope
@@ -55,6 +56,7 @@ class Guard:
         tokens: Tokens | None = None,
     ) -> None:
         self.tokens = tokens or Tokens(home)
+        self.own = OwnersPass(home)
         self._exposed = exposed
         self._hosts = _LOOPBACK | {host.lower() for host in hosts}
         if exposed:
@@ -73,7 +75,7 @@ class Guard:
             Denied: the request is not let in: 401, 403 or 429.
         """
         headers = self.visitor(scope)
-        principal = self._who(headers.get(b"authorization", []), scope["method"])
+        principal = self._who(headers.get(b"authorization", []), scope)
         client = scope.get("client")
         address = str(client[0]) if client else ""
         if (wait := self._rate.wait(principal.token or address)) > 0:
@@ -128,13 +130,16 @@ class Guard:
         if method not in ("GET", "HEAD") or modes != [b"navigate"]:
             raise Denied(403, "origin", "pages of other sites may not ask here")
 
-    def _who(self, given: list[bytes], method: str) -> Principal:
+    def _who(self, given: list[bytes], scope: Mapping[str, Any]) -> Principal:
+        method = scope["method"]
         secret = _secret(given, method)
         if secret is None:
             if self.open:
                 return LOCAL
             detail = "this needs a token: Authorization: Bearer engram_…"
             raise Denied(401, "token", detail, _challenges(method))
+        if self.own.shown(secret, scope):
+            return LOCAL
         token = self.tokens.find(secret)
         if token is None:
             raise Denied(

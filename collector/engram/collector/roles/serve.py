@@ -70,7 +70,7 @@ def run(
                 limit_concurrency=1024,
             )
         )
-        with _told(home, host, port):
+        with _told(home, guard, host, port):
             _LOG.info("serving %s", url)
             supervised.ready({"endpoints": {"api": url + "/"}})
             watcher = threading.Thread(target=_stop_server, args=(stop, server), daemon=True)
@@ -131,8 +131,19 @@ def _listen(endpoint: str) -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def _told(home: Home, host: str, port: int) -> Iterator[None]:
+def _told(home: Home, guard: Guard, host: str, port: int) -> Iterator[None]:
     """A file in the home that says where we are; done without where we may not write."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(guard.own.left())
+        except OSError as error:
+            _LOG.info("the command line will need a token where tokens are asked for: %s", error)
+        stack.enter_context(_place(home, host, port))
+        yield
+
+
+@contextlib.contextmanager
+def _place(home: Home, host: str, port: int) -> Iterator[None]:
     path = home.root / SERVE_FILE
     fresh = path.with_name(f".{SERVE_FILE}.{os.getpid()}")
     try:
