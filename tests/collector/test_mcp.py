@@ -214,6 +214,13 @@ def test_prompts_and_resources(up: Up) -> None:
         assert "Critical path" in await read(f"memory://trace/{trace}")
         assert "TimeoutError" in await read(f"memory://error/{fingerprint}")
         assert "2026-09-21" in await read("memory://report/2026-09-21")
+        window = await read("memory://context/service=shop")
+        assert "TimeoutError" in window
+        assert window.startswith("<<<engram:recalled ")
+        assert window.splitlines()[-1].startswith("<<<end engram:recalled ")
+        assert "TimeoutError" not in await read("memory://context/service=nobody")
+        with pytest.raises(Exception, match="say whose"):
+            await read("memory://context/%20")
         with pytest.raises(Exception, match="no span"):
             await read("memory://trace/" + "0" * 32)
 

@@ -102,10 +102,14 @@ def _resources(server: MCPServer[Any], tools: Tools, noted: Any) -> None:
         """A pattern of failures with its solutions."""
         return tools.error(fingerprint)
 
+    def context(scope: str) -> str:
+        """What to know before the next step: decided, helpful, open, recent (session=ID, user=)."""
+        return tools.context(scope)
+
     for uri, of in (
         ("memory://schema", schema), ("memory://help/query", help),
         ("memory://report/{date}", report), ("memory://trace/{id}", trace),
-        ("memory://error/{fingerprint}", error),
+        ("memory://error/{fingerprint}", error), ("memory://context/{scope}", context),
     ):  # fmt: skip
         server.resource(uri, name=of.__name__, description=of.__doc__, mime_type="text/markdown")(
             _read(of, noted)

@@ -37,6 +37,9 @@ _CONTENT: Final = 500
 _LOOKED_AT: Final = 50
 """Hits that a search counts and pages through."""
 
+_CONTEXT: Final = 5_000
+"""Tokens of a context window."""
+
 _SCOPE: Final = {
     "service": "service", "user": "user_id", "user_id": "user_id", "session": "session_id",
     "session_id": "session_id",
@@ -321,6 +324,13 @@ class Tools:
     def error(self, fingerprint: str) -> str:
         """One pattern of failures, with its solutions."""
         return recalled(errors.error(self.recalling, self.reader, fingerprint, self._scope("")))
+
+    def context(self, scope: str) -> str:
+        """What to know before the next step of a session, a user or a service."""
+        whose = self._scope(scope)
+        if not whose.given:
+            raise BadRequest("say whose: session=..., user=... or service=...")
+        return self.recalling.context_window(scope=whose, max_tokens=_CONTEXT).text
 
     def report(self, date: str) -> str:
         """The learnings of a day (UTC)."""
