@@ -21,6 +21,7 @@ from engram.collector import query
 from engram.collector.access import AuditLog, Denied, Guard
 from engram.collector.access import Scope as Permission
 from engram.collector.find import PARAMETERS, importance, moment
+from engram.collector.kept import Kept
 from engram.collector.mcp.http import PATH as MCP
 from engram.collector.mcp.http import McpApp
 from engram.collector.output import dumps
@@ -31,7 +32,6 @@ from engram.exporters.home import Home
 if TYPE_CHECKING:
     import duckdb
 
-    from engram.learning.search import Searcher
 
 _T = TypeVar("_T")
 Scope = MutableMapping[str, Any]
@@ -191,11 +191,10 @@ class Api:
         self._home = home
         self._guard = guard or Guard(home)
         self._audit = audit or AuditLog(home)
-        self._door = Door(home, self._guard, self._audit)
+        self._kept = Kept(home)
+        self._door = Door(self._kept, self._guard, self._audit)
         self._lake = Lake(home)
-        self._searcher: Searcher | None = None
-        self._searcher_lock = threading.Lock()
-        self._mcp = McpApp(home, self._audit)
+        self._mcp = McpApp(self._kept, self._audit)
         self._routes: dict[str, Callable[[Question], Response]] = {
             "/": self._page,
             "/api/status": self._status,
@@ -209,9 +208,7 @@ class Api:
         self._mcp.close()
         self._audit.close()
         self._lake.close()
-        with self._searcher_lock:
-            if self._searcher is not None:
-                self._searcher.close()
+        self._kept.close()
 
     async def stop(self) -> None:
         """End what runs in the event loop. Before `close`, and safe twice."""
@@ -312,13 +309,8 @@ class Api:
         return _json(200, {"home": str(self._home.root), **found}, ids=_ids(found["hits"]))
 
     def _answer(self, question: Question) -> dict[str, Any]:
-        with self._searcher_lock:
-            if self._searcher is None:
-                from engram.learning.search import Searcher  # 100 MB: at the first search only
-
-                self._searcher = Searcher(self._home)
         return asdict(
-            self._searcher.answer(
+            self._kept.recall.searcher().answer(
                 question.text,
                 limit=question.limit,
                 types=question.types or None,

@@ -9,12 +9,9 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 
-from engram.exporters.home import Home
-
 if TYPE_CHECKING:
     from engram.collector.access import AuditLog, Principal
-    from engram.collector.sandbox import Sandbox
-    from engram.learning.recall import Recall
+    from engram.collector.kept import Kept
 
 PATH: Final = "/mcp"
 
@@ -31,18 +28,13 @@ class McpApp:
 
     def __init__(
         self,
-        home: Home,
+        kept: Kept,
         log: AuditLog,
         *,
-        recall: Recall | None = None,
-        sandbox: Sandbox | None = None,
         read_only: bool = False,
     ) -> None:
-        self._home = home
+        self._kept = kept
         self._log = log
-        self._recall = recall
-        self._sandbox = sandbox
-        self._owned: list[Recall | Sandbox] = []
         self._read_only = read_only
         self._lock = asyncio.Lock()
         self._manager: Any = None
@@ -84,16 +76,9 @@ class McpApp:
 
         from engram.collector.mcp.server import build
         from engram.collector.mcp.tools import Tools
-        from engram.collector.sandbox import Sandbox
-        from engram.learning.recall import Recall
 
-        if self._recall is None:
-            self._recall = Recall(self._home)
-            self._owned.append(self._recall)
-        if self._sandbox is None:
-            self._sandbox = Sandbox(self._home)
-            self._owned.append(self._sandbox)
-        self._tools = Tools(self._home, recall=self._recall, sandbox=self._sandbox)
+        kept = self._kept
+        self._tools = Tools(kept.home, recall=kept.recall, sandbox=kept.sandbox)
         # A line for every refusal and every request is for nobody here.
         logging.getLogger("mcp").setLevel(logging.WARNING)
         server = build(self._tools, read_only=self._read_only, noted=noted(self._log))
@@ -117,8 +102,6 @@ class McpApp:
         """Let go of the lake. Safe twice; not from the event loop."""
         if self._tools is not None:
             self._tools.close()
-        for one in self._owned:
-            one.close()
 
 
 def noted(log: AuditLog) -> Callable[[str, dict[str, Any], str], None]:

@@ -10,13 +10,13 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from engram.collector.access import Denied
+from engram.collector.kept import Kept
 from engram.collector.rest import changes, home, memories, outcomes, recalling, searching
 from engram.collector.rest.backend import Backend
 from engram.collector.rest.door import MOST_BODY, PREFIX
 from engram.collector.rest.models import ProblemOut
 from engram.collector.rest.problems import MEDIA_TYPE, Problem, problem_of
 from engram.exporters.errors import EngramError
-from engram.exporters.home import Home
 
 _ABOUT: Final = """What programs ask of memory and write to it.
 
@@ -25,7 +25,7 @@ instruction. Times are ISO 8601 in UTC, ids are text, cursors are opaque. Proble
 """
 
 
-def create_app(where: Home) -> FastAPI:
+def create_app(kept: Kept) -> FastAPI:
     """The application over one home. Opens nothing. MUST stand behind a `Door`."""
     app = FastAPI(
         title="Engram",
@@ -39,7 +39,7 @@ def create_app(where: Home) -> FastAPI:
         # Our own requests are no telemetry: they would become memories of asking for memories.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.state.backend = Backend(where)
+    app.state.backend = Backend(kept)
     for module in (searching, memories, changes, outcomes, recalling, home):
         app.include_router(module.router)
     app.include_router(home.ready)

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from engram.collector.rest.idempotency import Remembered
 from engram.collector.rest.problems import unavailable
 from engram.collector.rest.writing import Writer
-from engram.exporters.home import Home
 
 if TYPE_CHECKING:
-    from engram.learning.recall import Recall
+    from engram.collector.kept import Kept
 
 _T = TypeVar("_T")
 
@@ -26,20 +25,18 @@ _WAITING: Final = 48
 class Backend:
     """Made once for an application. Constructing opens nothing."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, kept: Kept) -> None:
         from engram.collector.api import Lake
-        from engram.collector.sandbox import Sandbox
-        from engram.learning.recall import Recall
 
-        self.home = home
-        self.recall: Recall = Recall(home)
-        self.lake = Lake(home)
-        self.writer = Writer(home)
+        self.home = kept.home
+        self.recall = kept.recall
+        self.lake = Lake(kept.home)
+        self.writer = Writer(kept.home)
         self.answered = Remembered()
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="rest")
         self._under_way = 0
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
-        self.sandbox = Sandbox(home)
+        self.sandbox = kept.sandbox
 
     async def work(self, call: Callable[[], _T]) -> _T:
         """Run what blocks in a thread.
@@ -66,11 +63,9 @@ class Backend:
         return _Turn(self._locks, memory_id)
 
     def close(self) -> None:
-        """Let go of everything. Safe twice."""
+        """Let go of what is its own. Safe twice."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self.recall.close()
         self.lake.close()
-        self.sandbox.close()
 
 
 def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[object], None], one: object) -> None:

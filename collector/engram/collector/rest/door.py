@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from engram.collector.access import AuditLog, Guard, Principal
+from engram.collector.kept import Kept
 from engram.collector.rest.problems import MEDIA_TYPE, Problem, problem_of, unavailable
-from engram.exporters.home import Home
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -44,9 +44,9 @@ class Door:
     """The ASGI application of `/api/v1`, `/livez` and `/readyz`."""
 
     def __init__(
-        self, home: Home, guard: Guard, audit: AuditLog, *, timeout_s: float = _TIMEOUT_S
+        self, kept: Kept, guard: Guard, audit: AuditLog, *, timeout_s: float = _TIMEOUT_S
     ) -> None:
-        self._home = home
+        self._kept = kept
         self._guard = guard
         self._audit = audit
         self._timeout_s = timeout_s
@@ -114,7 +114,7 @@ class Door:
             if self._app is None:
                 from engram.collector.rest.app import create_app
 
-                self._app = create_app(self._home)
+                self._app = create_app(self._kept)
             return self._app
 
     def _note(self, scope: Scope, principal: Principal | None, answer: _Answer) -> None:

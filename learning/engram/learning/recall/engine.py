@@ -85,7 +85,7 @@ class Recall:
         if as_of_ns is not None:
             until_ns = min(as_of_ns + 1, as_of_ns + 1 if until_ns is None else until_ns)
         changes = self.revisions.all(as_of_ns)
-        searcher = self._search()
+        searcher = self.searcher()
         judging = Judging(now_ns=now, fold=fold, revisions=changes, types=types, lake=searcher.lake)
         answer = searcher.answer(
             query, limit=limit, types=list(types) or None, service=scope.service,
@@ -324,7 +324,8 @@ class Recall:
 
     # -- parts of an answer ------------------------------------------------------------------------
 
-    def _search(self) -> Searcher:
+    def searcher(self) -> Searcher:
+        """The search beneath it, without what recall knows of importance, age and outcomes."""
         with self._lock:
             if self._searcher is None:
                 from engram.learning.search import Searcher  # 100 MB: at the first search only
