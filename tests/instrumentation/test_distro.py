@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
+import enum
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -253,8 +257,11 @@ _JSON = st.recursive(
 @given(_JSON)
 @settings(max_examples=150, deadline=None)
 def test_any_value_is_made_small(value: Any) -> None:
-    """Whatever a body holds: text of bounded length, and no error."""
-    assert len(as_json(value, 500)) <= 1000
+    """Whatever a body holds: JSON of bounded length, and no error."""
+    told = as_json(value, 500)
+    assert len(told) <= 1000
+    told.encode()
+    json.loads(told, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
 @pytest.mark.parametrize("name", ["password", "userPassword", "api_key", "X-Api-Key", "Set-Cookie"])
@@ -273,12 +280,45 @@ def test_a_second_password_field_is_secret_too(name: str) -> None:
     assert "s3cret" not in as_json({name: "s3cret"})
 
 
-class _Hostile:
-    """A model that cannot be told."""
+def test_what_is_escaped_is_cut_before_it_is_json() -> None:
+    """A control character is six in JSON."""
+    told = as_json({"text": ["\x00" * 900] * 9}, 4096)
+    assert len(told) <= 8192
+    assert set(json.loads(told)) == {"text"}
 
-    def model_dump(self) -> object:
-        """See Pydantic."""
-        raise RuntimeError("a serializer of the app's own")
+
+class _Color(enum.Enum):
+    RED = "red"
+
+
+class _Cup(pydantic.BaseModel):
+    color: _Color = _Color.RED
+    made: datetime.date = datetime.date(2026, 11, 23)
+    sips: int = 0
+    price: float = float("nan")
+
+
+class _Order(pydantic.BaseModel):
+    cups: list[_Cup]
+    password: str = "s3cret"
+
+    @pydantic.model_serializer
+    def _told(self) -> object:
+        pytest.fail("a model is not serialized, only looked at")
+
+
+def test_a_model_is_told_by_its_fields() -> None:
+    """Not by `model_dump`, which walks all of it first; however many cups there are."""
+    told = json.loads(as_json(_Order(cups=[_Cup()] * 10_000)))
+    assert told["cups"][0] == {"color": "red", "made": "2026-11-23", "sips": 0, "price": "nan"}
+    assert len(told["cups"]) <= 51
+
+
+class _Hostile(dict[str, object]):
+    """A mapping that cannot be told."""
+
+    def __iter__(self) -> Iterator[str]:
+        raise RuntimeError("the app's own")
 
 
 @pytest.mark.parametrize("value", [10**5000, _Hostile()], ids=["long", "hostile"])
