@@ -12,7 +12,9 @@ _ANSI: Final = re.compile(
     "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c)?"  # titles, links
     "|\x1b."
 )
-_UNSEEN: Final = ("Cc", "Cf", "Co", "Cs", "Cn")
+_CONTROL: Final = re.compile("[\x00-\x08\x0e-\x1b\x1f]")
+"""Of ASCII, what neither shows nor breaks a line."""
+_UNSEEN: Final = frozenset(("Cc", "Cf", "Co", "Cs", "Cn"))
 _BLANK: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 """Letters and marks that show nothing."""
 
@@ -24,7 +26,7 @@ def visible(text: str) -> str:
     """
     text = _ANSI.sub("", text)
     if text.isascii():
-        return "".join(char for char in text if char >= " " or char in "\n\t\r\v\f\x1c\x1d\x1e")
+        return _CONTROL.sub("", text)
     kept = []
     for char in text:
         code = ord(char)
@@ -32,11 +34,7 @@ def visible(text: str) -> str:
             kept.append(chr(code - 0xFEE0))
         elif char in _BLANK or 0xFE00 <= code <= 0xFE0F or 0xE0000 <= code <= 0xE0FFF:
             continue
-        elif (
-            BREAKS.fullmatch(char)
-            or char == "\t"
-            or unicodedata.category(char) not in ("Cc", "Cf", "Co", "Cs", "Cn")
-        ):
+        elif BREAKS.fullmatch(char) or char == "\t" or unicodedata.category(char) not in _UNSEEN:
             kept.append(char)
     return "".join(kept)
 
