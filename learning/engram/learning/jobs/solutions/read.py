@@ -29,6 +29,10 @@ OPERATIONS: Final = 8
 MOST_RUNS: Final = 20_000_000
 """Runs that are looked at in one pass: 240 MB."""
 
+_KEPT: Final = 4
+"""Sets of operations whose runs are kept together: errors of a service that know none follow one
+another, and others hardly have the same."""
+
 _VERSION: Final = """coalesce(json_extract_string(resource, '$."service.version"'), \'\')"""
 
 
@@ -230,6 +234,8 @@ class _Runs:
         import numpy as np
 
         if places not in self._known:
+            while len(self._known) >= _KEPT:
+                del self._known[next(iter(self._known))]
             parts = [slice(*self._at[one]) for one in places if one in self._at]
             empty = np.zeros(0, np.int64)
             starts = np.concatenate([empty, *(self._start[one] for one in parts)])
