@@ -6,7 +6,7 @@
 * **oversize_context**: of the runs of an operation some, a quarter at most, begin with four times
   the tokens of the usual one and 4,096 more, apart from the others (few are between twice and four
   times the usual: sizes that only vary have no such gap, whatever their spread), and what they
-  give is no better as far as can be seen: they fail as often, and their answers are as long
+  give is no better as far as can be seen: they fail no less often, and their answers are as long
   (the 95 % interval of the difference of medians ends below a half). Only the first call of a
   run counts, since later ones carry what came before. Whether the long ones were in need of it
   cannot be seen, and the words say so.
@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from engram.learning.jobs.optimizations.savings import difference
@@ -36,8 +37,9 @@ GAP: Final = 0.25
 MORE_TOKENS: Final = 4096
 MINORITY: Final = 0.25
 LEAST_RUNS: Final = 20
-FAIL_LESS: Final = 0.02
-"""If long ones fail so much less often, they are better."""
+FAIL_LESS: Final = 0.1
+"""If so few failures of long ones are less likely than this by the others' rate (binomial), they
+may be better."""
 LONGER: Final = 0.5
 """If their answers may be so much longer, they may be better."""
 
@@ -123,7 +125,12 @@ def _no_better(runs: pl.DataFrame) -> bool:
     import polars as pl
 
     large, usual = runs.filter("large"), runs.filter(~pl.col("above"))
-    if large["failed"].mean() + FAIL_LESS < usual["failed"].mean():  # type: ignore[operator]
+    n, failures = large.height, int(large["failed"].sum())
+    rate = int(usual["failed"].sum()) / max(1, usual.height)
+    chance = sum(
+        math.comb(n, k) * rate**k * (1 - rate) ** (n - k) for k in range(min(failures, n) + 1)
+    )
+    if chance < FAIL_LESS:
         return False
     longs, others = (
         [float(one) for one in part.filter(~pl.col("failed"))["tokens_out"].drop_nulls()]
