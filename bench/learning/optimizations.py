@@ -96,10 +96,11 @@ class Trace:
                          attributes={"url.full": f"http://{host}{path}"}, **more)  # fmt: skip
 
     def chat(self, prompt: str, answer: str = "", ms: float = 800.0, tokens: int = 900,
-             cached: int | None = None, captured: bool = True, **more: Any) -> int:  # fmt: skip
+             cached: int | None = None, captured: bool = True, out: int = 80,
+             **more: Any) -> int:  # fmt: skip
         """A call of a model."""
         said: dict[str, Any] = {"gen_ai.usage.input_tokens": tokens,
-                                "gen_ai.usage.output_tokens": 80}  # fmt: skip
+                                "gen_ai.usage.output_tokens": out}  # fmt: skip
         if captured:
             said |= {"gen_ai.input.messages": prompt,
                      "gen_ai.output.messages": answer or f"{self.dice.random()}"}  # fmt: skip
@@ -341,6 +342,81 @@ def _long(cached: int | None, same: bool = True) -> Make:
     return make
 
 
+def _messages(*texts: str) -> str:
+    return json.dumps([{"role": "user", "parts": [{"type": "text", "content": text}]}
+                       for text in texts])  # fmt: skip
+
+
+def _words(dice: random.Random, count: int) -> str:
+    return " ".join(f"w{dice.randrange(10**6)}" for _ in range(count))
+
+
+def _pasted(trace: Trace, dice: random.Random, copy: int) -> None:
+    page = _words(dice, dice.randint(700, 1500))
+    texts = [_words(dice, dice.randint(20, 300)), *[page] * dice.randint(2, 3), "go on"]
+    dice.shuffle(texts)
+    asked = _messages(*texts)
+    trace.chat(asked, tokens=len(asked) // 4)
+
+
+def _history_twice(trace: Trace, dice: random.Random, copy: int) -> None:
+    texts: list[str] = []
+    for _ in range(3):  # what was said is appended again, with all that was before
+        texts += [*texts, _words(dice, dice.randint(300, 600))]
+        asked = _messages(*texts)
+        trace.chat(asked, tokens=len(asked) // 4)
+
+
+def _growing(trace: Trace, dice: random.Random, copy: int) -> None:
+    texts: list[str] = []
+    for _ in range(dice.randint(3, 6)):
+        texts += [_words(dice, dice.randint(200, 600)), "yes", "yes"]
+        asked = _messages(*texts)
+        trace.chat(asked, tokens=len(asked) // 4)
+
+
+def _short_twice(trace: Trace, dice: random.Random, copy: int) -> None:
+    rule = _words(dice, 100)
+    asked = _messages(rule, _words(dice, 900), rule)
+    trace.chat(asked, tokens=len(asked) // 4)
+
+
+def _sized(sizes: Callable[[random.Random, bool], float],
+           out: Callable[[random.Random, bool], float], share: float = 0.15,
+           fails: tuple[float, float] = (0.03, 0.03)) -> Make:  # fmt: skip
+    """Calls of some sizes, few large; how they answer and fail, the usual ones first."""
+
+    def make(trace: Trace, dice: random.Random, copy: int) -> None:
+        large = dice.random() < share
+        trace.chat("", captured=False, tokens=int(sizes(dice, large)), out=int(out(dice, large)),
+                   failed=dice.random() < fails[large])  # fmt: skip
+
+    return make
+
+
+def _two(
+    usual: float, large: float, spread: float = 0.25
+) -> Callable[[random.Random, bool], float]:
+    return lambda d, big: (large if big else usual) * d.lognormvariate(0, spread)
+
+
+def _checks(trace: Trace, dice: random.Random, copy: int) -> None:
+    given = f"{dice.random()}"
+    for _ in range(3):
+        trace.tool("unit_tests", given, "1 failed")
+        trace.tool(dice.choice(("edit_file", "write", "applyPatch")), f"{dice.random()}", "ok")
+
+
+def _sends(trace: Trace, dice: random.Random, copy: int) -> None:
+    for _ in range(3):
+        trace.tool("send_reminder", "{}", "ok")
+
+
+def _other_arguments(trace: Trace, dice: random.Random, copy: int) -> None:
+    for _ in range(4):
+        trace.tool("search", f"{dice.random()}", "nothing found")
+
+
 PLANTED: Final[dict[str, Make]] = {
     "n_plus_one": several(6, 20, lambda t, d, n: t.query("SELECT a FROM b WHERE id = ?", 6)),
     "n_plus_one/values": several(6, 20, lambda t, d, n: t.query(
@@ -359,6 +435,10 @@ PLANTED: Final[dict[str, Make]] = {
     "same_prompt": _prompt,
     "same_tool_call": _tool_twice,
     "context_sent_again": _long(0),
+    "context_twice": _pasted,
+    "context_twice/history": _history_twice,
+    "oversize_context": _sized(_two(2_000, 25_000), _two(200, 200)),
+    "oversize_context/cut": _sized(_two(1_500, 90_000), _two(200, 120), fails=(0.02, 0.2)),
 }  # fmt: skip
 
 ALIKE: Final[dict[str, Make]] = {
@@ -394,6 +474,19 @@ ALIKE: Final[dict[str, Make]] = {
     "cached by the provider": _long(2900),
     "nothing known of the cache": _long(None),
     "long and new": _long(0, same=False),
+    "grows": _growing,
+    "a short text twice": _short_twice,
+    "sizes that vary": _sized(_two(2_000, 2_000, 0.8), _two(200, 200)),
+    "sizes that vary much": _sized(_two(2_000, 2_000, 1.6), _two(200, 200)),
+    "turns of conversations": _sized(lambda d, b: 1_500 * (1 + int(d.expovariate(0.2))),
+                                     _two(200, 200)),
+    "long ones answer more": _sized(_two(2_000, 25_000), _two(200, 600)),
+    "long ones fail less": _sized(_two(2_000, 25_000), _two(200, 200), 0.15, (0.3, 0.0)),
+    "two uses": _sized(_two(2_000, 25_000), _two(200, 200), 0.5),
+    "large, but little": _sized(_two(300, 2_500), _two(200, 200)),
+    "checks after a change": _checks,
+    "a tool that does something": _sends,
+    "a tool with other arguments": _other_arguments,
 }  # fmt: skip
 
 
@@ -412,7 +505,7 @@ def day(
             copy += 2 * dice.randrange(2)
             service, route = f"service-{number % 7}", f"/{_word(number)}{_word(copy)}/{{id}}"
             share = dice.choice((0.15, 0.5, 1.0)) if is_planted else 1.0
-            if name in ("slow_query", "cacheable"):
+            if name.split("/")[0] in ("slow_query", "cacheable", "oversize_context"):
                 share = 1.0
             for _ in range(runs if share > 0.2 else 3 * runs):
                 trace = Trace(dice, service, route, T0 + dice.randrange(DAY))

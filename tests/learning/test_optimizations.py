@@ -71,12 +71,14 @@ class Trace:
         self.call("GET", ms, facts, failed=status >= 400, **more)
 
     def chat(self, prompt: str | None, answer: str = "", ms: float = 300, cached: int = 0,
-             tokens: int = 900, **more: Any) -> None:  # fmt: skip
+             tokens: int = 900, out: int = 0, **more: Any) -> None:  # fmt: skip
         """A call of a model; without a prompt nothing of it was captured."""
         facts: dict[str, Any] = {
             "gen_ai.operation.name": "chat", "gen_ai.request.model": "m-1",
             "gen_ai.usage.input_tokens": tokens, "gen_ai.usage.cache_read.input_tokens": cached,
         }  # fmt: skip
+        if out:
+            facts["gen_ai.usage.output_tokens"] = out
         if prompt is not None:
             facts |= {"gen_ai.input.messages": prompt,
                       "gen_ai.output.messages": answer or str(self.dice.random())}  # fmt: skip
@@ -203,6 +205,45 @@ def _long(cached: int) -> Do:
     )
 
 
+def _messages(*texts: str) -> str:
+    return json.dumps(
+        [{"role": "user", "parts": [{"type": "text", "content": text}]} for text in texts]
+    )
+
+
+def _words(dice: random.Random, count: int) -> str:
+    return " ".join(f"w{dice.randrange(10**6)}" for _ in range(count))
+
+
+def _pasted(trace: Trace, dice: random.Random) -> None:
+    page = _words(dice, 1200)
+    trace.chat(_messages("read this", page, "and", page), tokens=5000)
+
+
+def _grows(trace: Trace, dice: random.Random) -> None:
+    texts: list[str] = []
+    for turn in range(4):
+        texts += [_words(dice, 500), "yes"]
+        trace.chat(_messages(*texts), tokens=1500 * (turn + 1), out=100, cached=900)
+
+
+def _sized(tokens: Callable[[random.Random, bool], float],
+           out: Callable[[bool], float] = lambda large: 200, every: int = 5) -> Do:  # fmt: skip
+    def do(trace: Trace, dice: random.Random) -> None:
+        large = trace.began // (20 * S) % every == 0
+        trace.chat(None, tokens=int(tokens(dice, large)),
+                   out=int(out(large) * dice.uniform(0.9, 1.1)))  # fmt: skip
+
+    return do
+
+
+def _checks(trace: Trace, dice: random.Random) -> None:
+    name = f"{dice.random()}"
+    trace.tool("unit_tests", name, "1 failed")
+    trace.tool("edit_file", f"{dice.random()}", "done")
+    trace.tool("unit_tests", name, "1 failed")
+
+
 PLANTED: dict[str, tuple[str, Do, float]] = {
     "orders": (
         "n_plus_one", times(8, lambda t, d, n: t.query("SELECT p FROM a WHERE id = ?")), 0.5
@@ -217,6 +258,10 @@ PLANTED: dict[str, tuple[str, Do, float]] = {
     "ask": ("same_prompt", _prompt, 1.0),
     "agent": ("same_tool_call", _tool, 1.0),
     "rules": ("context_sent_again", _long(0), 1.0),
+    "pasted": ("context_twice", _pasted, 1.0),
+    "heavy": (
+        "oversize_context", _sized(lambda d, large: (30_000 if large else 2_000) * d.uniform(
+            0.8, 1.2)), 1.0),
 }  # fmt: skip
 
 ALIKE: dict[str, Do] = {
@@ -233,6 +278,13 @@ ALIKE: dict[str, Do] = {
     "vote": _vote,
     "unseen": times(3, lambda t, d, n: t.chat(None)),
     "kept": _long(2000),
+    "grows": _grows,
+    "spread": _sized(lambda d, large: 2000 * d.lognormvariate(0, 1.2)),
+    "better": _sized(
+        lambda d, large: 30_000 if large else 2_000, lambda large: 900 if large else 200
+    ),
+    "halves": _sized(lambda d, large: 30_000 if large else 2_000, every=2),
+    "checks": _checks,
 }
 
 
@@ -259,7 +311,7 @@ def step(collecting: Collecting, now: int) -> int:
 def test_what_is_planted_is_found_and_nothing_else(collecting: Collecting) -> None:
     """Each kind once, with its numbers and evidence; what looks like it is left alone; once."""
     send(collecting, [t for name, do in ALIKE.items() for t in runs(name, do)])
-    assert step(collecting, T0 + HOUR) == 0
+    assert step(collecting, T0 + HOUR) == 0, said(collecting)
     send(
         collecting,
         [t for name, (_, do, share) in PLANTED.items() for t in runs(name, do, share=share)],

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from engram.learning.jobs.optimizations import models, slow
+from engram.learning.jobs.optimizations import context, models, slow
 from engram.learning.jobs.optimizations.names import named
 from engram.learning.jobs.optimizations.reading import (
     MS,
@@ -37,7 +37,7 @@ PART: Final = 0.1
 OF_TIME: Final = 0.01
 """Of the time of all runs, the share that must be lost (slow queries: `PART`)."""
 
-IN_TOKENS: Final = ("context_sent_again",)
+IN_TOKENS: Final = ("context_sent_again", "context_twice", "oversize_context")
 """Kinds whose saving is in tokens."""
 
 _COLUMNS: Final = ("kind", "service", "entry", "operation", "trace_id", "run", "run_began", "took",
@@ -152,6 +152,8 @@ def _asked(read: Read, span: Period, run: pl.DataFrame) -> list[pl.DataFrame]:
         models.within(of_runs),
         with_runs(models.sent_again(asked), run),
         models.cacheable(of_runs),
+        context.repeated(of_runs),
+        context.oversize(of_runs),
     ]
 
 

@@ -2,13 +2,17 @@
 
 * **same_prompt**: the same model gets the very same messages again within a run, one after the
   other. Several at the same time are a vote on purpose.
-* **same_tool_call**: a tool gets equal arguments again within a run and gives the same result.
+* **same_tool_call**: a tool gets equal arguments again within a run and gives the same result, and
+  no tool failed in between or was called that by its name may write: tests that fail again after
+  an edit were worth running.
 * **cacheable**: across traces, a tool or a model asked the same gives the same answer within an
   hour, nearly always, and takes 50 ms or more: less, and a cache costs about as much as it saves.
+  Not a tool that by its name does something: `send_reminder` answers "ok" each time.
 * **context_sent_again**: a call's messages begin with at least half of what the call before it (of
   the same model and service, within five minutes, which is how long providers usually keep a
   prefix) began with, they are long (1,024 tokens is where providers begin to keep), and the
   provider says that it read nothing from its cache. One that says nothing about it may have.
+* **context_twice**, **oversize_context**: see `context`.
 
 Only where messages, arguments and results are captured. They are compared by hash in the lake's
 SQL; their text is not read into the job.
@@ -18,6 +22,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from engram.learning.jobs.optimizations.context import twice
 from engram.learning.jobs.optimizations.reading import HOUR, MINUTE, MS, Period, paths
 from engram.learning.jobs.optimizations.repeats import OF_RUN
 
@@ -42,6 +47,12 @@ LONG_CONTEXT: Final = 1024
 """Tokens from which providers keep a prefix."""
 PREFIXES: Final = (4096, 8192, 16384, 32768, 65536, 131072)
 """Lengths at which beginnings are compared, in characters; 4,096 are about 1,024 tokens."""
+
+WRITES: Final = (
+    "write|edit|update|create|delete|remove|insert|set|put|post|patch|send|apply|save|move|rename|"
+    "commit|push|run|exec|execute|bash|shell|python|click|type|add|append|book|order|buy|pay|submit"
+)
+"""Words in the name of a tool after whose call the world may be another one."""
 
 _FIELDS: Final = {
     "given": ("gen_ai.tool.call.arguments", "tool.parameters", "input.value",
@@ -116,7 +127,8 @@ def asked(read: Read, span: Period) -> pl.DataFrame:
                 SELECT *, coalesce(what, {_read("openinference")}) IN ('execute_tool', 'TOOL')
                         AS tool,
                     CASE WHEN tool THEN {_read("given")} ELSE {text} END AS given,
-                    CASE WHEN tool THEN {_read("got")} ELSE {_read("said")} END AS got
+                    CASE WHEN tool THEN {_read("got")} ELSE {_read("said")} END AS got,
+                    CASE WHEN NOT tool THEN {twice(_read("asked"))} END AS twice
                 FROM (
                     SELECT trace_id, span_id, parent_span_id AS parent,
                         coalesce(service_name, '') AS service,
@@ -130,9 +142,10 @@ def asked(read: Read, span: Period) -> pl.DataFrame:
             )
         ),
         told AS (
-            SELECT trace_id, span_id, {_hashes("given", "got")}
+            SELECT trace_id, span_id, twice, {_hashes("given", "got")}
             FROM (
-                SELECT trace_id, span_id, {text} AS given, {_read("said")} AS got
+                SELECT trace_id, span_id, {text} AS given, {_read("said")} AS got,
+                    {twice(_read("asked"))} AS twice
                 FROM (
                     SELECT trace_id, span_id, json_extract_string(attributes, {paths(*_PATHS)}) AS v
                     FROM lake.logs
@@ -143,7 +156,8 @@ def asked(read: Read, span: Period) -> pl.DataFrame:
                 )
             )
         )
-        SELECT called.* EXCLUDE (size, question, answer, {own}),
+        SELECT called.* EXCLUDE (size, question, answer, twice, {own}),
+            coalesce(told.twice, called.twice) AS twice,
             coalesce(told.size, called.size) AS size,
             coalesce(told.question, called.question) AS question,
             coalesce(told.answer, called.answer) AS answer, {begins}
@@ -155,12 +169,27 @@ def asked(read: Read, span: Period) -> pl.DataFrame:
     return ordered.unique(["trace_id", "span_id"], keep="first", maintain_order=True)
 
 
+def _writes() -> pl.Expr:
+    """Whether a tool by its name may change something."""
+    import polars as pl
+
+    name = pl.col("operation").str.replace("^tool ", "")
+    words = name.str.to_lowercase().str.contains(rf"(^|[^a-z])({WRITES})([^a-z]|$)")
+    camel = name.str.contains(rf"(^|[^a-zA-Z])(?i:{WRITES})[A-Z]")
+    return pl.col("tool") & (words | camel)
+
+
 def within(calls: pl.DataFrame) -> pl.DataFrame:
     """`same_prompt`, `same_tool_call`, of calls that know their run."""
     import polars as pl
 
-    keys = ["place", "service", "operation", "question"]
-    fine = calls.filter(pl.col("question").is_not_null() & ~pl.col("failed"))
+    keys = ["place", "service", "operation", "question", "epoch"]
+    changes = pl.col("tool") & (pl.col("failed") | _writes())
+    # Between two calls with something in between that changes, all may be another.
+    epoch = pl.when("tool").then(changes.cast(pl.Int64).cum_sum().over("trace_id")).otherwise(0)
+    fine = calls.with_columns(epoch.alias("epoch")).filter(
+        pl.col("question").is_not_null() & ~pl.col("failed")
+    )
     length = pl.col("ended") - pl.col("began")
     tokens = pl.col("tokens_in").fill_null(0) + pl.col("tokens_out").fill_null(0)
     found = (
@@ -192,7 +221,10 @@ def cacheable(calls: pl.DataFrame) -> pl.DataFrame:
 
     keys = ["service", "operation", "question"]
     known = calls.filter(
-        pl.col("question").is_not_null() & pl.col("answer").is_not_null() & ~pl.col("failed")
+        pl.col("question").is_not_null()
+        & pl.col("answer").is_not_null()
+        & ~pl.col("failed")
+        & ~_writes()
     )
     apart = known.group_by(*keys, "trace_id", maintain_order=True).first()  # repeats are `within`
     apart = apart.sort("began", "span_id").with_columns(

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from engram.learning.jobs.insight import Insight
-from engram.learning.jobs.optimizations.find import Found, Name
+from engram.learning.jobs.optimizations.find import IN_TOKENS, Found, Name
 from engram.learning.jobs.optimizations.reading import DAY, HOUR
 from engram.learning.jobs.optimizations.savings import Interval, per_run, significant
 from engram.learning.jobs.optimizations.verify import Gone, Known, Measured
@@ -34,6 +34,15 @@ WORDS: Final = {
     "context_sent_again": (
         "A long context sent again",
         "its beginning is equal each time: a provider's prompt cache would know it",
+    ),
+    "context_twice": (
+        "The same text twice in one prompt",
+        "long texts are in the messages of one call more than once; once would do",
+    ),
+    "oversize_context": (
+        "Far more context than usual",
+        "these runs begin with four times the usual tokens or more; they fail as often and answer "
+        "at no more length, but whether they need what they are given cannot be seen",
     ),
 }
 """Of each kind, what it is and what could be done."""
@@ -142,7 +151,7 @@ def stated(
             f"Said before ({before.state}, {clock(before.time)}): "
             f"{_number(before.saving, name.unit)} a run."
         )
-    if name.kind != "context_sent_again" and int(rows["tokens"].sum()):
+    if name.kind not in IN_TOKENS and int(rows["tokens"].sum()):
         content.append(f"Tokens in the look: {int(rows['tokens'].sum()):,}.")
     if app is not None:
         content.append(

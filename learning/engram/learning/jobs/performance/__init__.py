@@ -1,7 +1,8 @@
 """Performance: operations that became slower, faster or fail more, and requests that are slow.
 
-`hours` are the numbers, `levels` says what changed, `slow` looks into slow requests. It looks once
-an hour has ended. See docs/jobs/performance.md.
+`hours` are the numbers, `levels` says what changed, `seasons` what is unusual for its hour of the
+week (`unusual` has its words), `slow` looks into slow requests. It looks once an hour has ended.
+See docs/jobs/performance.md.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from engram.learning.jobs.insight import Insight
 from engram.learning.jobs.performance.causes import Explained, failing, slower
 from engram.learning.jobs.performance.hours import HOUR, Hour, Operation, added, read_hours
 from engram.learning.jobs.performance.levels import DAYS, Change, changes
+from engram.learning.jobs.performance.seasons import HISTORY
 from engram.learning.jobs.performance.slow import (
     LEAST_MS,
     TIMES,
@@ -23,6 +25,7 @@ from engram.learning.jobs.performance.slow import (
     examples,
     spent,
 )
+from engram.learning.jobs.performance.unusual import unusual_hours
 from engram.learning.jobs.window import Window
 
 if TYPE_CHECKING:
@@ -49,7 +52,9 @@ class Performance:
         if window.since // HOUR == end:
             return  # no hour has ended since
         begin = max(0, window.since // HOUR - _LATE)
-        hours = read_hours(read, max(0, begin - 24 * (DAYS + 4)) * HOUR, end * HOUR)
+        hours = read_hours(
+            read, max(0, begin - max(HISTORY + 1, 24 * (DAYS + 4))) * HOUR, end * HOUR
+        )
         deploys = _deploys(read, begin, end) if hours else {}
         told = _told(read, begin, end)
         for operation in sorted(hours):
@@ -59,6 +64,7 @@ class Performance:
                 why = _why(read, operation, change)
                 yield _changed(operation, change, deploys.get(operation[0], {}), why)
             yield from _slow(read, operation, own, range(first, end), told)
+        yield from unusual_hours(read, NAME, hours, begin, end)
 
 
 def _slow(
