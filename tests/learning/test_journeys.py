@@ -104,6 +104,38 @@ def test_a_dead_end_is_a_state_that_others_leave(collecting: Collecting) -> None
     assert said(collecting, MIDNIGHT + 6 * DAY) == rows
 
 
+def stays(days: int, longer: float) -> list[LogRecord]:
+    """Orders that stay about ten minutes in `new` and in `paid`; longer in `paid` on five days."""
+    dice, records = random.Random(3), []
+    for n in range(days * 12):
+        day, begun = n // 12, MIDNIGHT + n * 2 * HOUR
+        times = [0, int(600e9 * dice.lognormvariate(0, 0.5))]
+        factor = longer if day >= days - 5 else 1.0
+        times.append(times[1] + int(600e9 * factor * dice.lognormvariate(0, 0.5)))
+        for at, state in zip(times, ("new", "paid", "sent"), strict=True):
+            records.append(
+                event("workflow_state", begun + at, f"order: {state}", workflow="order",
+                      state=state, run=f"r{n}")
+            )  # fmt: skip
+    return records
+
+
+@pytest.mark.parametrize("longer", [3.0, 1.2])
+def test_a_state_in_which_runs_stay_longer(collecting: Collecting, longer: float) -> None:
+    """Three times as long for five days; the other state, and a fifth, are no news. Once."""
+    collecting.send(*stays(20, longer))
+    end = MIDNIGHT + 20 * DAY
+    rows = said(collecting, end + 2 * HOUR, since=end)
+    if longer < 2:
+        assert rows == []
+        return
+    [(title, moment, state, _, _)] = rows
+    assert title.startswith("order stays longer in paid: ")
+    assert 2 < float(title.split(": ")[1].split()[0]) < 4
+    assert (moment, state) == (end - 1, "longer")
+    assert said(collecting, end + DAY + 2 * HOUR, since=end) == rows
+
+
 # -- browsers --------------------------------------------------------------------------------------
 
 

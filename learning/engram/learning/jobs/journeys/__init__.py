@@ -1,6 +1,6 @@
 """Where ways end: of automations and workflows through their states, of people through pages.
 
-`workflows` looks at what runs by itself, `browsing` at what people do in a browser.
+`workflows` and `staying` look at what runs by itself, `browsing` at what people do in a browser.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from engram.learning.jobs.daily import Before, ends
 from engram.learning.jobs.insight import Insight
-from engram.learning.jobs.journeys import browsing, workflows
+from engram.learning.jobs.journeys import browsing, staying, workflows
 from engram.learning.jobs.window import Window
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Journeys:
             before = Before(read, self.name, window)
             for end in due:
                 yield from before.fresh(workflows.dead_ends(read, end, self.name))
+                yield from before.fresh(staying.longer_stays(read, end, self.name))
                 yield from before.fresh(browsing.given_up(read, end, self.name))
 
 
