@@ -71,7 +71,7 @@ def longer_stays(read: Read, end: int, job: str) -> Iterator[Insight]:
         yield Insight(
             job=job,
             key=("longer", service, workflow, state, str(end)),
-            title=f"{workflow} stays longer in {state}: {after / before:.2f} times as before"
+            title=f"{workflow} stays longer in {state}: {after / before:.2f} times as long"
             f"{f' in {service}' if service else ''}",
             content=(
                 f"{_seconds(after)}, before {_seconds(before)} (medians, by days): "
