@@ -7,11 +7,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from engram.exporters import index as index_module
+from engram.exporters import index_read
 from engram.exporters.embedding.codes import DIMS, pack
 from engram.exporters.embedding.static import StaticEmbedder
 from engram.exporters.errors import NotFound, StoreError
@@ -156,6 +158,44 @@ def test_filters_apply_before_the_search(home: Home) -> None:
         assert find(home, "disk full", only) == []
         assert find(home, "disk full", only, vector=True) == []
     assert Filter().given == {}
+
+
+def test_words_asked_for_twice_are_looked_up_once_and_never_stale(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another filter of the same words asks LanceDB no more; a write in between does."""
+    writer = IndexWriter(home, ID)
+    writer.upsert(rows({f"n{n}": "disk full" for n in range(300)}, service_name="a"))
+    reader, asked = IndexReader(home, ID), list[int]()
+    looked_up = IndexReader._fts
+
+    def counted(self: IndexReader, text: str, limit: int, where: str | None) -> Any:
+        asked.append(limit)
+        return looked_up(self, text, limit, where)
+
+    monkeypatch.setattr(IndexReader, "_fts", counted)
+    for only in (Filter(service="a"), Filter(until_ns=2), None):
+        assert len(reader.matches(["disk", "full"], None, 200, only)) == 200
+    assert len(asked) == 1
+    assert len(reader.matches(["disk", "full"], None, 400)) == 300
+    writer.upsert(rows({"new": "disk full"}, service_name="b"))
+    assert len(reader.matches(["disk", "full"], None, 400)) == 301
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("few", [0, 8_000])
+def test_few_rows_that_pass_are_found_however_they_are_asked_for(
+    home: Home, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    """Among the best of all, asked again until enough pass, or as a list of rows."""
+    monkeypatch.setattr(index_read, "_FEW", few)
+    monkeypatch.setattr(index_read, "_AT_FIRST", 60)
+    writer = IndexWriter(home, ID)
+    writer.upsert(rows({f"n{n}": "disk full" for n in range(900)}, service_name="noise"))
+    writer.upsert(rows({f"a{n}": "disk full of old logs" for n in range(30)}, service_name="a"))
+    found = IndexReader(home, ID).matches(words("disk full"), None, 200, Filter(service="a"))
+    assert len(found) >= 200 // index_read._SHARE
+    assert {one.service for one in found} == {"a"}
 
 
 def test_a_row_without_vector_is_found_by_words_only(home: Home) -> None:

@@ -11,11 +11,13 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from engram.exporters import machine
 from engram.exporters.home import Home
 from engram.exporters.lake import lookup as lookups
 from engram.exporters.lake import rowgroups
 from engram.exporters.lake.attach import attach_read_only, attach_sql, connect
 from engram.exporters.lake.lookup import FILES, Lookup, signature
+from engram.exporters.lake.rowgroups import RowGroups
 from engram.exporters.lake.schema import statements
 from engram.learning.recall.rows import LakeReader
 
@@ -157,6 +159,43 @@ def test_a_budget_bounds_what_is_kept_and_changes_nothing(
         lake.agrees()
     assert [len(shelf._kept) for shelf in (lake.lookup._groups._whole,
                                            lake.lookup._groups._narrow)] == [1, 1]  # fmt: skip
+
+
+def test_what_is_at_hand_is_told_and_nothing_is_read_for_the_rest(lake: Lake) -> None:
+    """Nothing before it was asked for; then what SQL says."""
+    lake.add(3_000)
+    asked = [one for one in lake.ever if one[1] is not None][:5]
+    ids, times = [one[0] for one in asked], [one[1] for one in asked if one[1] is not None]
+    assert lake.lookup.rows(ids, times, COLUMNS, kept=True) == {}
+    found = lake.lookup.rows(ids, times, COLUMNS)
+    assert len(found) == 5
+    assert lake.lookup.rows(ids, times, COLUMNS, kept=True) == found
+    assert lake.lookup.rows(ids, times, (*COLUMNS, "outcome"), kept=True) == {}
+
+
+@pytest.mark.parametrize(
+    ("memory", "kept"), [(0, 128 << 20), (4 << 30, 256 << 20), (64 << 30, 1 << 30)]
+)
+def test_what_is_kept_is_a_sixteenth_of_the_memory_there_is(
+    monkeypatch: pytest.MonkeyPatch, memory: int, kept: int
+) -> None:
+    """At least and at most `KEPT`."""
+    monkeypatch.setattr(rowgroups, "memory_bytes", lambda: memory)
+    assert RowGroups(list, lambda: None)._whole._budget == kept
+
+
+def test_the_memory_of_a_container_is_what_it_may_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what the machine has; `max` and files that are not there are no limit."""
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(machine, "_LIMITS", (str(limit), str(tmp_path / "none")))
+    there = machine.memory_bytes()
+    assert there > 1 << 28
+    limit.write_text("max\n", encoding="ascii")
+    assert machine.memory_bytes() == there
+    limit.write_text("134217728\n", encoding="ascii")
+    assert machine.memory_bytes() == 1 << 27
 
 
 def test_a_file_that_is_not_there_is_an_error_and_is_forgotten(lake: Lake) -> None:

@@ -32,10 +32,15 @@ _AT_FIRST: Final = 8_000
 """Rows by words that are asked for at most in the first try at enough that pass a filter."""
 
 _FEW: Final = 8_000
-"""A filter that passes no more rows may be given to LanceDB as a list of them: 7 us each."""
+"""A filter that passes no more rows may be given to LanceDB as a list of them."""
 
-_LISTED: Final = 5
-"""So many more rows by words can be had in the time that one of such a list takes."""
+_SHARE: Final = 20
+"""With a filter, one in so many of the rows by words that are asked for are enough: those that
+would follow share fewer words, and the best by vector are looked at anyway."""
+
+_LISTED: Final = (3_600, 6)
+"""In the time of such a list (14 ms, and 15 us a row) so many rows by words can be had, and so many
+more for each row of it."""
 
 _SAMPLE: Final = 50_000
 """Rows of which the best are at most as good as the best of all."""
@@ -299,10 +304,9 @@ class _Rows:
             own &= self._numbers["importance"] >= hundredths(only.min_importance)
         if only.moments is not None:
             left = np.flatnonzero(own)
-            at = np.searchsorted(only.moments, times[left])
-            at[at == len(only.moments)] = 0
-            passes = only.moments[at] == times[left] if len(only.moments) else at < 0
-            own[left[~passes]] = False
+            left = left[_among(times[left], only.moments)]
+            own = np.zeros_like(own)
+            own[left] = True
         return own, shared
 
     def _known(self, name: str, texts: Sequence[str]) -> list[int]:
@@ -337,6 +341,26 @@ def _likeness(
     return mixed
 
 
+def _among(times: NDArray[np.int64], some: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which times are among some sorted ones; by 20 bits of them first, for most are not."""
+    import numpy as np
+
+    def bits(of: NDArray[np.int64]) -> NDArray[np.uint64]:
+        mixed: NDArray[np.uint64] = of.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        return mixed >> np.uint64(44)
+
+    found = np.zeros(len(times), dtype=np.bool_)
+    if not len(some):
+        return found
+    there = np.zeros(1 << 20, dtype=np.bool_)
+    there[bits(some)] = True
+    maybe = np.flatnonzero(there[bits(times)])
+    at = np.searchsorted(some, times[maybe])
+    at[at == len(some)] = 0
+    found[maybe] = some[at] == times[maybe]
+    return found
+
+
 def hundredths(importance: float | None) -> int:
     """An importance (0 to 1) as the index keeps it."""
     return round(min(max(importance or 0.0, 0.0), 1.0) * 100)
@@ -364,6 +388,8 @@ class IndexReader:
         self._rows: _Rows | None = None
         self._gone = 0
         """Rows in memory that the table no longer has."""
+        self._by_words: tuple[str, NDArray[np.uint64], NDArray[np.float32], bool] | None = None
+        """The last words that were asked for without a filter, row ids and scores, whether all."""
         self._passing: NDArray[np.bool_] | None = None
 
     @property
@@ -500,6 +526,7 @@ class IndexReader:
             self._rows = _Rows(self._table.schema.field("vector").type.list_size)
         self._rows.update(found)
         self._version = version
+        self._by_words = None
         self._gone = len(self._rows.row_ids) - self._table.count_rows()
         if self._gone > len(self._rows.row_ids) // 20:
             self._rows = None  # rows were deleted; they are in nobody's way until there are many
@@ -514,24 +541,36 @@ class IndexReader:
         The score of a row does not depend on the filter. So the best rows of all, when enough of
         them pass, hold the best that pass, and more are asked for until they do. LanceDB's own
         filter gives the same and reads the columns from disk; it is used where few rows pass.
+        With a filter there may be fewer than `limit`, but not fewer than one in `_SHARE` of it.
         """
         import numpy as np
 
         if passing is None:
-            return _pairs(*self._fts(text, limit, None))
+            return _pairs(*self._best_of_all(text, limit))
         count = int(passing.sum())
-        enough = 2 * limit * len(passing) // count + limit
-        if count <= min(_FEW, enough // _LISTED):
-            these = ",".join(map(str, rows.row_ids[passing].tolist()))
-            return _pairs(*self._fts(text, limit, f"_rowid IN ({these})"))
-        most = min(_AT_FIRST, enough)
-        while True:
-            found, scores = self._fts(text, most, None)
+        least = -(-limit // _SHARE)
+        expected = least * len(passing) // count
+        most = min(_AT_FIRST, 2 * expected + limit)
+        base, each = _LISTED
+        listed = count <= _FEW and (expected > _AT_FIRST or base + each * count < most)
+        while not listed:
+            found, scores = self._best_of_all(text, most)
             places = rows.places(found)
             passed = np.flatnonzero((places >= 0) & passing[places])[:limit]
-            if len(passed) >= limit or len(found) < most:
+            if len(passed) >= least or len(found) < most:
                 return _pairs(found[passed], scores[passed])
             most *= 4
+            listed = count <= _FEW
+        these = ",".join(map(str, rows.row_ids[passing].tolist()))
+        return _pairs(*self._fts(text, limit, f"_rowid IN ({these})"))
+
+    def _best_of_all(self, text: str, limit: int) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
+        """Row ids and scores, best first; kept, for a context window asks the same twice."""
+        kept = self._by_words
+        if kept is None or kept[0] != text or not (kept[3] or len(kept[1]) >= limit):
+            found, scores = self._fts(text, limit, None)
+            kept = self._by_words = (text, found, scores, len(found) < limit)
+        return kept[1][:limit], kept[2][:limit]
 
     def _fts(
         self, text: str, limit: int, where: str | None

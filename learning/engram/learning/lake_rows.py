@@ -96,12 +96,16 @@ class LakeRows:
             rows |= self._select(f"id IN ({listed(missing)}){passes}", values)
         return rows
 
+    def at_hand(self, ids: Sequence[str], times: Sequence[int]) -> dict[str, MemoryRow]:
+        """Memories by id, of which the times are known; those that cost no reading."""
+        return {id_: row for id_, (row, _) in self._looked_up(ids, times, kept=True).items()}
+
     def _looked_up(
-        self, ids: Sequence[str], times: Sequence[int]
+        self, ids: Sequence[str], times: Sequence[int], *, kept: bool = False
     ) -> dict[str, tuple[MemoryRow, tuple[Any, ...]]]:
         """Memories by id, of which the times are known, with the columns `_ASKED`."""
         try:
-            found = self._lookups().rows(ids, times, (*self._columns, *_ASKED))
+            found = self._lookups().rows(ids, times, (*self._columns, *_ASKED), kept=kept)
         except OSError:  # SQL says what is wrong with the lake, if anything
             return {}
         end = len(self._columns)

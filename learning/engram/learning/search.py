@@ -363,11 +363,11 @@ class Searcher:
         held: list[tuple[float, float, Match]] = []
         any_relevant = False
         for part in told.in_order(ranked):
-            unsure = []
+            unsure: list[Match] = []
             for _, _, match in part:
                 alike = match.vector_score if self._embedder else 0.0
                 if match.text_score and alike < WITH_A_WORD * self._least_cosine:
-                    unsure.append(match.place)
+                    unsure.append(match)
             words = told.words(unsure)
             for one in part:
                 match = one[2]
@@ -416,9 +416,8 @@ class _Told:
             row = self._lake.there(match.memory_id, match.time_unix_nano)  # it is shown, usually
             text = None if row is None else text_of(row.title, row.content)
         if text is None or len(text) > _LONG:
-            return self.words([match.place]).get(match.place, frozenset())
-        had = terms(text)
-        return frozenset(had.parts | had.wholes)
+            return self.words([match]).get(match.place, frozenset())
+        return _had(text)
 
     def in_order(
         self, ranked: Sequence[tuple[float, float, Candidate]]
@@ -446,12 +445,30 @@ class _Told:
             self._matches |= self._index.told(new)
         return [self._matches[one.place] for one in candidates if one.place in self._matches]
 
-    def words(self, places: Sequence[int]) -> dict[int, frozenset[str]]:
-        """The indexed words of some places."""
-        new = [place for place in places if place not in self._words]
-        if self._index is not None and new:
-            self._words |= self._index.words(new)
-        return {place: self._words[place] for place in places if place in self._words}
+    def words(self, matches: Sequence[Match]) -> dict[int, frozenset[str]]:
+        """The words of some matches, by place.
+
+        Of their texts where those are at hand (0.2 ms a row), or as they were indexed (3 ms, and
+        1 ms a row).
+        """
+        new = [one for one in matches if one.place not in self._words]
+        times = {one.id: one.time_unix_nano for one in new if one.template is None}
+        rows = self._lake.at_hand([*times], [at for at in times.values() if at is not None])
+        for one in new:
+            row = rows.get(one.id)
+            text = "" if row is None else text_of(row.title, row.content)
+            if row is not None and len(text) <= _LONG:
+                self._words[one.place] = _had(text)
+        left = [one.place for one in new if one.place not in self._words]
+        if self._index is not None and left:
+            self._words |= self._index.words(left)
+        return {one.place: self._words[one.place] for one in matches if one.place in self._words}
+
+
+def _had(text: str) -> frozenset[str]:
+    """The words that are indexed of a text."""
+    had = terms(text)
+    return frozenset(had.parts | had.wholes)
 
 
 def _score(ranked: tuple[float, float, object]) -> float:

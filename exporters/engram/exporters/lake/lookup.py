@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 from engram.exporters.lake.rowgroups import (
     CODED,
     FILES,
-    KEPT,
     NEVER,
     TIME,
     File,
@@ -46,17 +45,22 @@ class Lookup:
     """
 
     def __init__(
-        self, files: Callable[[], Files], changed: Callable[[], object], kept: int = KEPT
+        self, files: Callable[[], Files], changed: Callable[[], object], kept: int = 0
     ) -> None:
         self._lock = threading.Lock()
         self._groups = RowGroups(files, changed, kept)
 
     def rows(
-        self, ids: Sequence[str], times: Sequence[int], columns: Sequence[str]
+        self,
+        ids: Sequence[str],
+        times: Sequence[int],
+        columns: Sequence[str],
+        *,
+        kept: bool = False,
     ) -> dict[str, tuple[Any, ...]]:
         """By id, the values of some columns of the memories that are there at these times.
 
-        A column that a file does not have is None.
+        A column that a file does not have is None. With `kept`, those alone that cost no reading.
 
         Raises:
             OSError: a file cannot be read, or is not what it should be; its reader should ask SQL.
@@ -73,6 +77,8 @@ class Lookup:
             for file, number in groups.within(ordered[0], ordered[-1]):
                 first, last = file.spans[number]
                 if bisect_right(ordered, last) == bisect_right(ordered, first - 1):
+                    continue
+                if kept and not groups.has(file, number, (_ID, *columns)):
                     continue
                 at = groups.times(file, number)
                 places = groups.live(file, number, np.flatnonzero(np.isin(at, moments)))
@@ -219,30 +225,40 @@ def _passing(
     """The places of a row group whose memories pass."""
     import numpy as np
 
-    at = groups.times(file, number)
-    passes = (at >= max(since_ns, NEVER + 1)) & (at <= until_ns)
     told = groups.columns(file, number, asked, narrow=True)
+    coded: list[tuple[pa.DictionaryArray, list[int], bool]] = []
     for texts, kept in ((only, True), (without, False)):
         for name, some in texts.items():
             column = told[name]
-            if column is None:
-                if kept:
-                    return np.empty(0, dtype=np.int64)
-                continue
-            # Of a column as numbers of texts, null is the number after the last.
-            hits = np.array([text in some for text in column.dictionary.to_pylist()] + [False])
-            numbers = column.indices.fill_null(len(hits) - 1).to_numpy()
-            passes &= hits[numbers] if kept else ~hits[numbers]
+            these = [] if column is None else _numbers(column, some)
+            if these:
+                coded.append((column, these, kept))
+            elif kept:
+                return np.empty(0, dtype=np.int64)  # most row groups know nothing of a session
+    at = groups.times(file, number)
+    passes = (at >= max(since_ns, NEVER + 1)) & (at <= until_ns)
+    for column, these, kept in coded:
+        indices = column.indices
+        if indices.null_count:  # a null is no text: the number after the last
+            indices = indices.fill_null(len(column.dictionary))
+        hits = np.zeros(len(column.dictionary) + 1, dtype=np.bool_)
+        hits[these] = True
+        passes &= hits[indices.to_numpy()] if kept else ~hits[indices.to_numpy()]
     return groups.live(file, number, np.flatnonzero(passes))
+
+
+def _numbers(column: pa.DictionaryArray, texts: Collection[str]) -> list[int]:
+    """The numbers of some texts in a column; those that it does not know are left out."""
+    found = (column.dictionary.index(text).as_py() for text in texts)
+    return [number for number in found if number >= 0]
 
 
 def _having(column: pa.Array, text: str) -> NDArray[np.bool_]:
     """Which lists hold a text; nulls hold none."""
     import numpy as np
 
-    numbers = column.values.indices.fill_null(-1).to_numpy()
-    texts = column.values.dictionary.to_pylist()
-    same = numbers == (texts.index(text) if text in texts else -2)
+    [number, *_] = *_numbers(column.values, [text]), -2
+    same = column.values.indices.fill_null(-1).to_numpy() == number
     before = np.concatenate([[0], np.cumsum(same)])
     ends = column.offsets.to_numpy()
     holding: NDArray[np.bool_] = before[ends[1:]] > before[ends[:-1]]

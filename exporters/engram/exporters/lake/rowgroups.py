@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from engram.exporters.home import Home
+from engram.exporters.machine import memory_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,8 +29,9 @@ Files = Sequence[tuple[str, str | None]]
 FILES: Final = "SELECT data_file, delete_file FROM ducklake_list_files('lake', 'memories')"
 """What `files` asks of a connection."""
 
-KEPT: Final = 128 << 20
-"""Bytes of inflated columns that are kept: a hundred thousand memories of 1 kB."""
+KEPT: Final = (128 << 20, 1 << 30)
+"""Bytes of inflated columns that are kept, at least and at most: of a hundred thousand memories of
+1 kB, and of a million. Between them a sixteenth of the machine's memory, filled as it is used."""
 
 NARROW: Final = 48 << 20
 """Bytes of what filters look at that are kept: 24 a memory, and 16 for its tags."""
@@ -110,18 +112,20 @@ class _Shelf:
 class RowGroups:
     """Columns of row groups. Constructing opens nothing. Not for several threads.
 
-    `files` says which files hold the newest snapshot; it is called when `changed` differs.
+    `files` says which files hold the newest snapshot; it is called when `changed` differs. At most
+    `kept` bytes are, by default of `KEPT`.
     """
 
     def __init__(
-        self, files: Callable[[], Files], changed: Callable[[], object], kept: int = KEPT
+        self, files: Callable[[], Files], changed: Callable[[], object], kept: int = 0
     ) -> None:
         self._list = files
         self._changed = changed
         self._signature: object = None
         self._files: dict[str, File] = {}
         self._deleted: dict[str, tuple[str | None, NDArray[np.int64] | None]] = {}
-        self._whole = _Shelf(kept)
+        least, most = KEPT
+        self._whole = _Shelf(kept or min(max(least, memory_bytes() // 16), most))
         self._narrow = _Shelf(NARROW)
 
     def refresh(self) -> None:
@@ -215,6 +219,12 @@ class RowGroups:
             for path, columns in zip(missing, pool.map(read, missing), strict=True):
                 for number, told in columns:
                     self._whole.of(path, number).add(told)
+
+    def has(self, file: File, number: int, names: Sequence[str]) -> bool:
+        """Whether columns of a row group are kept."""
+        return self._whole.has(file.path, number) and all(
+            name in self._whole.of(file.path, number).columns for name in names
+        )
 
     def cold(self, file: File, number: int) -> bool:
         """Whether nothing narrow is kept of a row group."""

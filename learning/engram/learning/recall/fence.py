@@ -36,6 +36,10 @@ LINE_BREAK: Final = " ⏎ "
 _ROLES: Final = "system|assistant|user|human|developer|tool|function|ai|model|operator"
 _HARMLESS: Final[tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]] = (
     (re.compile(re.escape(NAME), re.IGNORECASE), "engram-recalled"),
+    # What a program could take for the keys of a call.
+    (re.compile(r"([\"'])(tool_calls?|function_call|tool_use|tool_result|tool_call_id|tool_name|"
+                r"function|arguments|parameters|recipient_name|role)\1(\s*:)", re.IGNORECASE),
+     r"(\2)\3"),
     # Tags, role tokens (<|im_start|>, <<SYS>>), comments, calls in XML.
     (re.compile(r"<(?=[\w/|!?<:\[{(-])"), "&lt;"),
     (re.compile(r"\|>"), "|&gt;"),
@@ -45,11 +49,8 @@ _HARMLESS: Final[tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], st
                 re.IGNORECASE), r"(\1)"),
     (re.compile(rf"(^|⏎ *)([#>*_\s-]*)({_ROLES})([*_]*\s*[:\]](?!//))", re.IGNORECASE),
      r"\1\2(\3)\4"),
-    (re.compile(r"(^|⏎ *)#{1,6} *", re.IGNORECASE), r"\1"),
-    # What a program could take for a call: its keys, and the words of a text protocol.
-    (re.compile(r"([\"'])(tool_calls?|function_call|tool_use|tool_result|tool_call_id|tool_name|"
-                r"function|arguments|parameters|recipient_name|role)\1(\s*:)", re.IGNORECASE),
-     r"(\2)\3"),
+    (re.compile(r"(^|⏎ *)(?:#+ *)+"), r"\1"),
+    # The words of a text protocol.
     (re.compile(r"(^|⏎ *)(Action(?: Input)?|Observation|Thought|Final Answer|Tool|Call)(\s*:)",
                 re.IGNORECASE), r"\1(\2)\3"),
     # Code fences, images and links, which a viewer might fetch.
@@ -69,7 +70,7 @@ def clean(text: str) -> str:
     line = " ".join(line.split())
     for pattern, harmless in _HARMLESS:
         line = pattern.sub(harmless, line)
-    return line
+    return line.strip()  # of a last line that was nothing but a mark of a heading
 
 
 def fenced(body: str, *, notice: bool = True) -> str:
