@@ -62,6 +62,9 @@ TYPE: Final = f"{_TOLD}[1]"
 PATTERN: Final = f"coalesce({_TOLD}[1] || ' in ' || {_TOLD}[2], fingerprint)"
 """SQL: what makes it the same error."""
 
+_ERRORS: Final = """FROM lake.memories WHERE type IN ('system_error', 'ui_error')
+AND fingerprint IS NOT NULL AND time_unix_nano < ?"""
+
 _HISTORY: Final = 30 * DAY
 """Occurrences that are looked at besides the new ones; of a pattern's age, all."""
 
@@ -97,14 +100,11 @@ class Errors:
         from_ = max(0, window.since - _HISTORY)
         # Of all time, in one scan: only the first of them tells that another is not new.
         everything = read(
-            f"SELECT id, coalesce(service_name, '') AS service, {PATTERN} AS pattern, "
-            f"time_unix_nano, title, {TYPE} AS type "
-            "FROM lake.memories WHERE type IN ('system_error', 'ui_error') "
-            "AND fingerprint IS NOT NULL AND time_unix_nano < ?",
+            f"SELECT coalesce(service_name, '') AS service, {PATTERN} AS pattern, time_unix_nano, "
+            f"'' AS id, '' AS title, '' AS type {_ERRORS}",
             [window.until],
         )
         ages = everything.group_by("service", "pattern").agg(first=pl.col("time_unix_nano").min())
-        rows = everything.filter(pl.col("time_unix_nano") >= from_)
         alive = read(
             "SELECT coalesce(service_name, '') AS service, max(time_unix_nano) AS last "
             "FROM lake.memories WHERE type = 'request_outcome' AND time_unix_nano >= ? "
@@ -112,6 +112,22 @@ class Errors:
             [window.until - DAY, window.until],
         )
         answering = {row["service"]: row["last"] for row in alive.iter_rows(named=True)}
+        # Mostly nothing became true of any: what they say is read of those of which something did.
+        recent = everything.filter(pl.col("time_unix_nano") >= from_)
+        telling = [
+            (one.service, one.name)
+            for one in patterns(recent, ages)
+            if any(changes(one, window, answering.get(one.service)))
+        ]
+        if not telling:
+            return
+        rows = read(
+            f"SELECT coalesce(service_name, '') AS service, {PATTERN} AS pattern, time_unix_nano, "
+            f"id, title, {TYPE} AS type {_ERRORS} AND time_unix_nano >= ? "
+            "AND (coalesce(service_name, ''), pattern) IN "
+            "(SELECT (unnest(?::VARCHAR[]), unnest(?::VARCHAR[])))",
+            [window.until, from_, *([one[part] for one in telling] for part in (0, 1))],
+        )
         found = list(patterns(rows, ages))
         new = [
             (one.service, one.name, one.ids[0], one.first) for one in found
