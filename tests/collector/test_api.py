@@ -15,7 +15,7 @@ from engram.exporters.errors import BadRequest, StoreError
 from engram.exporters.home import Home
 from engram.exporters.lake.attach import attach_sql, connect
 from engram.exporters.lake.schema import prepare
-from engram.learning.search import Answer, Explanation, Hit, Searcher
+from engram.learning.recall import Found, Item, Recall, Scope
 
 EVIL = "<script>alert(1)</script>\"'&"
 
@@ -163,15 +163,13 @@ def test_no_lake_yet(tmp_path: Path) -> None:
 def test_search_is_passed_on(application: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """The question goes to search with its filters, and the hits come back."""
     asked: list[Any] = []
-    hit = Hit("m0", "system_error", EVIL, EVIL, 0.5, 1.0, 0.0, None, "svc0", "log", "app")
+    one = Item(id="m0", memory_type="system_error", title=EVIL, content=EVIL, count=3)
 
-    why = Explanation("hybrid", ("fail",), 0.5, 1.0, 0.5, 0.2, {}, 7, 1)
-
-    def answer(searcher: Searcher, query: str, **filters: Any) -> Answer:
+    def search(recall: Recall, query: str, **filters: Any) -> Found:
         asked.append((query, filters))
-        return Answer([hit], why, "searched by words only")
+        return Found((one,), "searched by words only", {"words": ["fail"]})
 
-    monkeypatch.setattr(Searcher, "answer", answer)
+    monkeypatch.setattr(Recall, "search", search)
     status, _, body = ask(
         application,
         "/api/search?q=what+failed&type=a&type=b&service=s&limit=3&user=u&session=s1&since=1970-01-01"
@@ -183,11 +181,13 @@ def test_search_is_passed_on(application: Api, monkeypatch: pytest.MonkeyPatch) 
     assert told["explanation"]["words"] == ["fail"]
     assert told["note"] == "searched by words only"
     filters = {
-        "limit": 3, "types": ("a", "b"), "service": "s", "user_id": "u", "session_id": "s1",
+        "limit": 3, "types": ("a", "b"), "scope": Scope("u", "s1", "s"), "explain": True,
         "since_ns": 0, "until_ns": 90, "min_importance": 0.7,
     }  # fmt: skip
     assert asked == [("what failed", filters)]
-    assert "searched by words only" in ask(application, "/?q=x")[2]
+    text = ask(application, "/?q=x")[2]
+    assert "searched by words only" in text
+    assert "3 times" in text
     assert "<script" not in ask(application, "/?q=x")[2]
 
 
@@ -200,10 +200,10 @@ def test_failures_inside(
 ) -> None:
     """A failing search is mapped once, hides the text of a bug, and spares the page."""
 
-    def answer(searcher: Searcher, query: str, **filters: Any) -> Answer:
+    def search(recall: Recall, query: str, **filters: Any) -> Found:
         raise error
 
-    monkeypatch.setattr(Searcher, "answer", answer)
+    monkeypatch.setattr(Recall, "search", search)
     got, _, body = ask(application, "/api/search?q=x")
     assert got == status
     assert "secret" not in body

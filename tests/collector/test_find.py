@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 import time
@@ -13,11 +14,14 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from tests.learning.lake import Lake, memory
 
 from engram.collector import find as find_module
 from engram.collector.find import SERVE_FILE, find, importance, moment
+from engram.collector.output import write_answer
 from engram.exporters.errors import BadRequest, EngramError, NotFound
 from engram.exporters.home import Home
+from engram.learning.indexer import Indexer
 
 HERE: dict[str, Any] = {"hits": [{"id": "here"}], "explanation": {}, "note": ""}
 
@@ -135,3 +139,28 @@ def test_no_lake(tmp_path: Path) -> None:
     """Without a lake there is nothing to search, said at once."""
     with pytest.raises(NotFound, match="no lake"):
         find(Home(tmp_path), "x")
+
+
+def test_what_is_found_is_told_once_and_not_when_it_is_hidden(tmp_path: Path) -> None:
+    """People are told what programs are: near-equal memories as one, hidden ones not at all."""
+    home = Home(tmp_path / "home")
+    lake = Lake(home)
+    same = [memory(f"a{n}", "What does a teapot cost?", type="user_interaction") for n in range(3)]
+    secret = memory("b", "A secret teapot", type="ai_insight")
+    lake.commit(*same, secret)
+    hide = {"target": secret["id"], "action": "hide"}
+    lake.commit(memory("c", "hide b", type="memory_revision", source="mark",
+                       attributes=json.dumps(hide)))  # fmt: skip
+    indexer = Indexer(home)
+    while indexer.step():
+        pass
+    indexer.close()
+    [hit] = find(home, "teapot")["hits"]
+    assert (hit["title"], hit["count"]) == ("What does a teapot cost?", 3)
+    assert set(hit["why"]) >= {"text", "vector", "matched", "factor"}
+    for explain in (False, True):
+        written = io.StringIO()
+        write_answer(find(home, "teapot"), written, explain=explain)
+        assert "3 times" in written.getvalue()
+        assert ("of age, importance and outcomes" in written.getvalue()) is explain
+    lake.close()

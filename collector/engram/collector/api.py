@@ -12,7 +12,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qs, urlencode
@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlencode
 from engram.collector import query
 from engram.collector.access import AuditLog, Denied, Guard
 from engram.collector.access import Scope as Permission
-from engram.collector.find import PARAMETERS, importance, moment
+from engram.collector.find import PARAMETERS, answer, importance, moment
 from engram.collector.kept import Kept
 from engram.collector.mcp.http import PATH as MCP
 from engram.collector.mcp.http import McpApp
@@ -309,23 +309,16 @@ class Api:
         return _json(200, {"home": str(self._home.root), **found}, ids=_ids(found["hits"]))
 
     def _answer(self, question: Question) -> dict[str, Any]:
-        return asdict(
-            self._kept.recall.searcher().answer(
-                question.text,
-                limit=question.limit,
-                types=question.types or None,
-                service=question.service,
-                **question.filters,
-            )
-        )
+        filters = {**question.filters, "types": question.types, "service": question.service}
+        return answer(self._kept.recall, question.text, question.limit, filters)
 
     def _page(self, question: Question) -> Response:
         counts = self._lake.counts()
         note = ""
         try:
             if question.text:
-                answer = self._answer(question)
-                memories, note = answer["hits"], answer["note"]
+                found = self._answer(question)
+                memories, note = found["hits"], found["note"]
             else:
                 memories = self._lake.newest(question.types, question.service, question.limit)
         except Exception as error:  # noqa: BLE001 - the page says it
@@ -419,6 +412,11 @@ def page(
     )
 
 
+def _often(memory: Mapping[str, Any]) -> str:
+    count = int(memory.get("count") or 1)
+    return f"<span class=soft>{count:,} times</span>" if count > 1 else ""
+
+
 def _article(memory: Mapping[str, Any]) -> str:
     def text(key: str, most: int = 4000) -> str:
         value = memory.get(key)
@@ -431,7 +429,7 @@ def _article(memory: Mapping[str, Any]) -> str:
     return (
         f'<article class="{outcome}"><header><span class="type">{kind}</span>'
         f"<time>{text('time', 19)}</time><span>{text('service')}</span>"
-        f"<span class=soft>{origin}</span></header><h2>{title}</h2>"
+        f"<span class=soft>{origin}</span>{_often(memory)}</header><h2>{title}</h2>"
         + (f"<p>{content}</p>" if content != title else "")
         + "</article>"
     )

@@ -5,16 +5,18 @@ Opening the index costs about two seconds of CPU; asking `serve` costs milliseco
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from engram.collector.access import own
 from engram.exporters.errors import BadRequest, EngramError, NotFound
 from engram.exporters.home import Home
+
+if TYPE_CHECKING:
+    from engram.learning.recall import Recall
 
 SERVE_FILE: Final = "serve.json"
 """Where `serve` says in the home where it listens. Stale after a crash, so it is only a hint."""
@@ -22,13 +24,19 @@ SERVE_FILE: Final = "serve.json"
 FILTERS: Final = (
     "types", "service", "user_id", "session_id", "since_ns", "until_ns", "min_importance",
 )  # fmt: skip
-"""The filters of a search: options of `engram.learning.search.Searcher.answer`."""
+"""The filters of a search."""
 
 PARAMETERS: Final = {
     "types": "type", "service": "service", "user_id": "user", "session_id": "session",
     "since_ns": "since", "until_ns": "until", "min_importance": "min_importance",
 }  # fmt: skip
 """What each is called in a query string. Times are integer nanoseconds, or what `moment` reads."""
+
+_TOLD: Final = (
+    "title", "content", "score", "service", "source", "trust", "outcome", "count", "first_seen",
+    "last_seen", "pinned", "edited", "superseded_by", "why",
+)  # fmt: skip
+"""Of an item, in an answer."""
 
 _AGO: Final = re.compile(r"([0-9]+)(s|m|h|d|w)")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -45,15 +53,39 @@ def find(
     if not home.catalog.exists():
         raise NotFound(f"no lake in {home.root}; start one with: engram up --home {home.root}")
     given = {name: value for name, value in (filters or {}).items() if value not in (None, [])}
-    answer = _ask_serve(home, text, limit, given)
-    return answer if answer is not None else search_here(home, text, limit, given)
+    told = _ask_serve(home, text, limit, given)
+    return told if told is not None else search_here(home, text, limit, given)
 
 
 def search_here(home: Home, text: str, limit: int, filters: Mapping[str, Any]) -> dict[str, Any]:
     """Search in this process."""
-    from engram.learning.search import searcher
+    from engram.learning.recall import Recall
 
-    return dataclasses.asdict(searcher(home).answer(text, limit=limit, **filters))
+    recall = Recall(home)
+    try:
+        return answer(recall, text, limit, filters)
+    finally:
+        recall.close()
+
+
+def answer(recall: Recall, text: str, limit: int, filters: Mapping[str, Any]) -> dict[str, Any]:
+    """What recall finds, for people: near-equal memories once, hidden ones not at all."""
+    from engram.learning.recall import Scope
+
+    more = dict(filters)
+    scope = Scope(**{name: more.pop(name, None) for name in ("user_id", "session_id", "service")})
+    found = recall.search(
+        text, scope=scope, types=more.pop("types", None) or (), limit=limit, explain=True, **more
+    )
+    return {
+        "hits": [
+            {"id": one.id, "type": one.memory_type, "time": one.created_at}
+            | {name: getattr(one, name) for name in _TOLD}
+            for one in found.items
+        ],
+        "explanation": dict(found.explanation),
+        "note": found.note,
+    }
 
 
 def moment(text: str) -> int:

@@ -234,6 +234,7 @@ def write_answer(answer: Mapping[str, Any], out: TextIO, *, explain: bool = Fals
             str(hit.get("service") or ""),
             f"score {hit.get('score') or 0:.3f}",
             "/".join(str(hit[key]) for key in ("source", "trust") if hit.get(key)),
+            f"{hit['count']:,} times" if int(hit.get("count") or 1) > 1 else "",
         ]
         out.write(f"{at:2}  {printable('  '.join(one for one in about if one))}\n")
         title = printable(str(hit.get("title") or ""))
@@ -258,13 +259,14 @@ def _write_explanation(why: Mapping[str, Any], out: TextIO) -> None:
     )
 
 
-def _why(hit: Mapping[str, Any], why: Mapping[str, Any]) -> str:
-    matched = " ".join(hit["matched"]) or "no word"
-    text = f"{hit['score']:.3f} = text {hit['text_part']:.3f} (BM25 {hit['text_score']:.2f}: "
-    text += f"{printable(matched)})"
-    if why["mode"] == "hybrid":
-        text += f" + meaning {hit['vector_part']:.3f} (cosine {hit['vector_score']:.2f})"
-    return text
+def _why(hit: Mapping[str, Any], explanation: Mapping[str, Any]) -> str:
+    why = hit["why"]
+    matched = " ".join(why["matched"]) or "no word"
+    text = f"{hit['score']:.3f} = (text {why['text']:.3f} ({printable(matched)})"
+    if explanation["mode"] == "hybrid":
+        text += f" + meaning {why['vector']:.3f}"
+    text += f") x {why['factor']:.3f} of age, importance and outcomes"
+    return text + (f" x {why['superseded']:g}, superseded" if "superseded" in why else "")
 
 
 def write_status(facts: Mapping[str, Any], out: TextIO, indent: str = "") -> None:
