@@ -99,13 +99,17 @@ def test_every_fact_is_one_memory(memories: list[dict[str, Any]]) -> None:
 
 
 def test_the_job_is_told_once_for_each_run(memories: list[dict[str, Any]]) -> None:
-    """Each run is a sync and a call; each that failed is one error."""
+    """Each run is a sync and a call; each that failed is one error. The stop may cut one short."""
     syncs = [memory for memory in memories if memory["type"] == "integration_sync"]
-    calls = [one for one in memories if one["type"] == "api_call" and of_job(one)]
     failed = [one for one in syncs if one["outcome"] == "error"]
-    errors = [one for one in memories if one["type"] == "system_error" and of_job(one)]
-    assert len(syncs) == len(calls) >= 2
-    assert len(errors) == len(failed) >= 1
+    assert len(syncs) >= 2
+    assert failed
+    for type_, told in (("api_call", syncs), ("system_error", failed)):
+        runs = Counter(one["trace_id"] for one in told)
+        also = Counter(one["trace_id"] for one in memories if one["type"] == type_ and of_job(one))
+        assert {*runs.values(), *also.values()} == {1}
+        assert runs.keys() <= also.keys()
+        assert len(also) <= len(runs) + 1
 
 
 def test_what_was_said_and_by_whom_is_there(memories: list[dict[str, Any]]) -> None:
