@@ -13,7 +13,7 @@ from tests.learning.lake import Lake, memory
 
 from engram.exporters.embedding.codes import code_bytes, cosines, pack
 from engram.exporters.embedding.models import canonical, load
-from engram.exporters.embedding.relevance import least_cosine
+from engram.exporters.embedding.relevance import BY_CHANCE, unrelated
 from engram.exporters.errors import ModelUnavailable, StoreError
 from engram.exporters.home import Home
 from engram.exporters.index import IndexWriter, read_state
@@ -38,9 +38,23 @@ def test_vectors_of_any_length_have_codes(dims: int) -> None:
 def test_the_builtin_model_knows_what_is_unrelated() -> None:
     """Above its least cosine are texts about one thing, below it those about nothing in common."""
     model = load()
-    least = least_cosine(model)
+    least = unrelated(model).least_cosine(2)
     vectors = model.embed(["disk is full", "no space left on the disk", "knitting a wool scarf"])
     assert vectors[0] @ vectors[1] > least > vectors[0] @ vectors[2]
+
+
+def test_among_many_rows_more_is_needed_than_chance_gives() -> None:
+    """Of vectors in no relation about `BY_CHANCE` are above it, and of few rows 5 in 100."""
+    model = load()
+    known = unrelated(model)
+    few = [known.least_cosine(rows) for rows in (1, 100, 400)]
+    assert few == [known.least] * 3
+    random = np.random.default_rng(5)
+    for rows in (1_000, 100_000, 1_000_000):
+        least = known.least_cosine(rows)
+        above = (random.normal(known.mean, known.deviation, rows) > least).sum()
+        assert above == pytest.approx(BY_CHANCE, abs=4 * BY_CHANCE**0.5)
+    assert known.least < known.least_cosine(1_000) < known.least_cosine(1_000_000) < 0.5
 
 
 def test_what_cannot_be_loaded_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +134,7 @@ def test_a_transformer_embeds(folder: Path, _: None) -> None:
     assert vectors[0] @ vectors[1] == pytest.approx(0.666, abs=0.002)
     assert not vectors[2].any()
     assert model.name == str(folder.resolve())
-    assert 0.1 < least_cosine(model) < 0.4
+    assert 0.1 < unrelated(model).least_cosine(2) < 0.4
 
 
 @pytest.mark.parametrize("_", [pytest.param(None, marks=real)])

@@ -237,6 +237,23 @@ def test_nothing_relevant_is_nothing(home: Home, lake: Lake) -> None:
     searcher.close()
 
 
+def test_among_many_memories_likeness_must_be_more_than_chance(home: Home, lake: Lake) -> None:
+    """Counted are those that pass the filter; with `fill` few are assumed."""
+    many = [
+        memory(f"m{n}", f"text {n:b} of {n * 7919 % 1009}", service_name="one" if n < 5 else "many")
+        for n in range(1_200)
+    ]
+    lake.commit(*many)
+    index(home)
+    searcher = Searcher(home)
+
+    def least(**more: Any) -> float:
+        return searcher.answer("recipe for lentil soup", **more).explanation.least_cosine
+
+    assert least() > least(service="one") == least(fill=True)
+    searcher.close()
+
+
 def test_a_model_that_cannot_be_loaded_leaves_the_words(
     home: Home, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -393,6 +393,13 @@ class IndexReader:
         self._passing: NDArray[np.bool_] | None = None
 
     @property
+    def compared(self) -> int:
+        """Rows that passed the last question's filter."""
+        if self._passing is not None:
+            return int(self._passing.sum())
+        return 0 if self._rows is None else len(self._rows.row_ids)
+
+    @property
     def current(self) -> bool:
         """Whether this is still the table to search: a rebuild may have switched."""
         return current_table(self._home) == self.table

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from engram.exporters.embedding.masking import bare
 from engram.exporters.embedding.models import BUILTIN, Embedder, load
-from engram.exporters.embedding.relevance import least_cosine
+from engram.exporters.embedding.relevance import Unrelated, unrelated
 from engram.exporters.errors import BadRequest, ModelUnavailable, NotFound, StoreError
 from engram.exporters.home import Home
 from engram.exporters.index import identity, read_state
@@ -178,6 +178,7 @@ class Searcher:
         self._home = home
         self._lock = threading.Lock()
         self._embedder: Embedder | None = None
+        self._unrelated = Unrelated(0.0, 1.0, 0.0)
         self._least_cosine = 0.0
         self._note = ""
         self._index: IndexReader | None = None
@@ -205,7 +206,8 @@ class Searcher:
     ) -> Answer:
         """The best memories for a question, and why. The filters hold for every hit.
 
-        With `fill`, where something is relevant the less relevant is told too, up to the limit.
+        With `fill`, where something is relevant the less relevant is told too, up to the limit;
+        relevant is then what would be so among few rows.
 
         Raises:
             BadRequest: there is nothing to look for in the query.
@@ -233,6 +235,8 @@ class Searcher:
                 most *= _MANY
             while True:
                 found = self._candidates(query, wanted, most, only)
+                rows = self._index.compared if self._index is not None and not fill else 0
+                self._least_cosine = self._unrelated.least_cosine(rows)
                 told = _Told(self._index, self.lake, found, limit)
                 vectors = vector_weight(wanted) if self._embedder else 0.0
                 text = share(wanted, told.best_words()) ** 2
@@ -294,7 +298,7 @@ class Searcher:
             if self._embedder is None or self._embedder.name != name:
                 self._embedder = None
                 self._embedder = load(name)
-                self._least_cosine = least_cosine(self._embedder)
+                self._unrelated = unrelated(self._embedder)
             if state and state.get("identity") != identity(self._embedder.embedder_id):
                 self._note = (
                     f"searched by words only: the model {name} is no longer the one that made the "

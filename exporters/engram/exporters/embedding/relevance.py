@@ -7,6 +7,8 @@ the most alike of them is noise.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Final
 
 from engram.exporters.embedding.codes import cosines, pack
@@ -19,6 +21,9 @@ _SHARE: Final = 0.95
 
 Of 140 questions about nothing stored, 88 are then answered "nothing relevant", and 3 right answers
 of 580 are lost; at 0.995 it is 114 and 17 (bench/search_quality.py)."""
+
+BY_CHANCE: Final = 20
+"""Rows that may be as alike by chance: twice the places of an answer."""
 
 _UNRELATED: Final = (
     "the database refuses new connections",
@@ -48,11 +53,35 @@ _UNRELATED: Final = (
 )
 
 
-def least_cosine(embedder: Embedder) -> float:
-    """The cosine below which this model's likeness says nothing."""
+@dataclass(frozen=True, slots=True)
+class Unrelated:
+    """The cosines that a model gives to texts that have nothing to do with each other."""
+
+    mean: float
+    deviation: float
+    least: float
+    """More alike than `_SHARE` of the pairs."""
+
+    def least_cosine(self, rows: int) -> float:
+        """The cosine below which likeness says nothing, where so many rows are compared.
+
+        Among many rows some are alike by chance: of a normal distribution `BY_CHANCE` of them are
+        above this. What is less alike would not be found among those.
+        """
+        if rows * (1 - _SHARE) <= BY_CHANCE:
+            return self.least
+        beyond = NormalDist(self.mean, self.deviation).inv_cdf(1 - BY_CHANCE / rows)
+        return max(self.least, beyond)
+
+
+def unrelated(embedder: Embedder) -> Unrelated:
+    """What this model gives to texts that have nothing in common."""
     import numpy as np
 
     vectors = embedder.embed(_UNRELATED)
     codes = pack(vectors)
     alike = np.stack([cosines(codes, vector) for vector in vectors])
-    return float(np.quantile(alike[~np.eye(len(alike), dtype=bool)], _SHARE))
+    pairs = alike[~np.eye(len(alike), dtype=bool)]
+    return Unrelated(
+        float(pairs.mean()), max(float(pairs.std()), 1e-6), float(np.quantile(pairs, _SHARE))
+    )
